@@ -1,11 +1,13 @@
 /* lock.h: a small lock that the runtime may take in places where pthread's must not be taken: a fault handler, a fork handler.
  *
  * Three states (free, held, held with waiters); an uncontended take or drop is one atomic operation. Not recursive. Holders never block and never
- * touch application memory, so a fault handler that waits for another thread's hold always gets it. All-zero memory is a free lock.
+ * touch application memory, so a fault handler that waits for another thread's hold always gets it. errno is left alone. All-zero memory
+ * is a free lock.
  */
 #ifndef ODB_OS_LOCK_H
 #define ODB_OS_LOCK_H
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -26,10 +28,11 @@ static inline void odb_lock_take(struct odb_lock *lock) {
     if (odb_lock_try(lock)) return;
     for (int spins = 0; spins < 64; spins++) {
         if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 && odb_lock_try(lock)) return;
-        __builtin_ia32_pause();
     }
+    int saved = errno;
     while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
         syscall(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
+    errno = saved;
 }
 
 static inline void odb_lock_drop(struct odb_lock *lock) {
