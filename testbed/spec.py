@@ -1,0 +1,205 @@
+"""What the testbed is made of, typed and validated: hosts, topology and variants.
+
+A leaf module: it imports nothing of the testbed but its errors.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from testbed.errors import UsageError
+
+HTTP_PORT = 80
+MAX_TIERS = 8
+DEFAULT_PAYLOADS = (16384, 65536, 262144)
+VARIANTS_FILE = Path(__file__).with_name("variants.toml")
+
+_SIZE = re.compile(r"([1-9][0-9]*)([kKmM]?)")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_OPTION = re.compile(r"[a-z][a-z0-9_]*")
+_FACTOR = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One machine of the testbed, whatever provider made it; reached only through SSH.
+
+    `roles` is one of client, fe, is1, is2, ..., be (one per host). `cores` are the CPUs its processes run on (empty: all).
+    `cgroup` is the path below the root of every cgroup hierarchy, as in /proc/PID/cgroup ("/odb-1a2b/fe"); None: there is none.
+    `python` is an interpreter on the host that has the project's packages; its directory also holds `odb` and `locust`.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    address: str
+    ssh_port: int
+    ssh_user: str
+    ssh_key: Path
+    cores: tuple[int, ...]
+    cgroup: str | None
+    interface: str
+    python: str = "/usr/bin/python3"
+    known_hosts: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the host as plain JSON values; `from_json` reads them back."""
+        plain = asdict(self)
+        plain["ssh_key"] = str(self.ssh_key)
+        plain["known_hosts"] = str(self.known_hosts) if self.known_hosts else None
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """Build a host from what `as_json` returned. Raises KeyError or TypeError when a value is missing."""
+        values = dict(plain)
+        values["roles"] = tuple(values["roles"])
+        values["cores"] = tuple(values["cores"])
+        values["ssh_key"] = Path(values["ssh_key"])
+        known = values.get("known_hosts")
+        values["known_hosts"] = Path(known) if known else None
+        return cls(**values)
+
+    def tool(self, name: str) -> str:
+        """Return the path, on the host, of a program installed beside its Python ("odb", "locust")."""
+        return str(Path(self.python).with_name(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The chain client - FE - IS1 .. ISn - BE and how its servers are configured.
+
+    `tiers` is the number of intermediaries; `buffer_size` is nginx's proxy_buffer_size; `payloads` are the sizes in bytes
+    that the BE serves, their content made from `seed`; `clients` bounds the connections that a server must be able to hold.
+    """
+
+    tiers: int = 1
+    buffer_size: str = "16k"
+    buffering: bool = False
+    sendfile: bool = True
+    align: bool = True
+    payloads: tuple[int, ...] = DEFAULT_PAYLOADS
+    seed: int = 1
+    clients: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(type(self.tiers) is int and 1 <= self.tiers <= MAX_TIERS, "tiers", self.tiers, f"a number from 1 to {MAX_TIERS}")
+        size = parse_size(self.buffer_size, "buffer size")
+        _require(4096 <= size <= 16 << 20 and size % 4096 == 0, "buffer size", self.buffer_size, "4k to 16m in steps of 4k")
+        for name in ("buffering", "sendfile", "align"):
+            _require(type(getattr(self, name)) is bool, name, getattr(self, name), "on or off")
+        _require(len(self.payloads) > 0, "payloads", self.payloads, "at least one size")
+        for payload in self.payloads:
+            _require(type(payload) is int and 1 <= payload <= 1 << 30, "payload", payload, "1 byte to 1 GiB")
+        _require(len(set(self.payloads)) == len(self.payloads), "payloads", self.payloads, "sizes that differ")
+        _require(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "a number from 0 on")
+        _require(type(self.clients) is int and 1 <= self.clients <= 100_000, "clients", self.clients, "1 to 100000")
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The serving roles in the order in which a request passes them: fe, is1, .., be."""
+        return ("fe", *(f"is{number}" for number in range(1, self.tiers + 1)), "be")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles: the client and then the chain."""
+        return ("client", *self.chain)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the topology as plain JSON values; `from_json` reads them back."""
+        plain = asdict(self)
+        plain["payloads"] = list(self.payloads)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """Build a topology from what `as_json` returned. Raises TypeError on unknown keys, UsageError on bad values."""
+        values = dict(plain)
+        if "payloads" in values:
+            values["payloads"] = tuple(values["payloads"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run the servers: without the library, or with a profile of it and some options set."""
+
+    name: str
+    description: str
+    odb: bool
+    profile: str | None = None
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def parse_size(text: str, what: str = "size") -> int:
+    """Return the bytes that "16384", "16k" or "1m" mean (powers of 1024)."""
+    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UsageError(f"{what} {text!r} is not a size", "write a number with an optional k or m, such as 16k")
+    return int(match[1]) * _FACTOR[match[2].lower()]
+
+
+def load_variants(path: Path | None = None) -> dict[str, Variant]:
+    """Return the variants of a TOML file (default: the one that comes with the testbed) by name, in the file's order."""
+    source = path or VARIANTS_FILE
+    try:
+        tables = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the variants file {source}", error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the variants file {source} is not valid TOML", str(error)) from error
+    return {name: _variant(source, name, table) for name, table in tables.items()}
+
+
+def pick_variant(variants: Mapping[str, Variant], name: str) -> Variant:
+    """Return the variant of that name; the error for an unknown one lists those that exist."""
+    try:
+        return variants[name]
+    except KeyError:
+        raise UsageError(f"there is no variant {name!r}", f"choose one of {', '.join(variants)}") from None
+
+
+def _variant(source: Path, name: str, table: object) -> Variant:
+    where = f"{source}: variant {name!r}"
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{where} has a bad name", "use lower-case letters, digits and '-'")
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} is not a table", f"write [{name}]")
+    unknown = sorted(set(table) - {"description", "odb", "profile", "options"})
+    if unknown:
+        raise UsageError(f"{where} has the unknown key {unknown[0]!r}", "known keys are description, odb, profile, options")
+    description, odb, profile = table.get("description", ""), table.get("odb"), table.get("profile")
+    if not isinstance(odb, bool):
+        raise UsageError(f"{where}: key 'odb' is {odb!r}", "write odb = true or odb = false")
+    if not isinstance(description, str) or not isinstance(profile, str | None):
+        raise UsageError(f"{where}: 'description' and 'profile' are texts", "put them in quotes")
+    options = _options(where, table.get("options", {}))
+    if not odb and (profile is not None or options):
+        raise UsageError(f"{where} sets a profile or options without the library", "write odb = true or remove them")
+    return Variant(name, description, odb, profile, options)
+
+
+def _options(where: str, table: object) -> Mapping[str, str]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: 'options' is not a table", "write options = { key = value }")
+    options: dict[str, str] = {}
+    for key, value in table.items():
+        if not _OPTION.fullmatch(key):
+            raise UsageError(f"{where}: {key!r} is not the name of an option", "see 'odb run --help'")
+        if isinstance(value, bool):
+            options[key] = "on" if value else "off"
+        elif isinstance(value, str | int):
+            options[key] = str(value)
+        else:
+            raise UsageError(f"{where}: option {key!r} has the value {value!r}", "write a text, a number, true or false")
+    return MappingProxyType(options)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value!r}", f"it must be {wanted}")
