@@ -1,0 +1,87 @@
+# What a person does with this repository. `make help` lists it.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+FUZZ_SECONDS ?= 60
+export PYTHON
+
+C_SOURCES := $(wildcard odb/runtime/*.def odb/runtime/*.cmake odb/runtime/*/*.c odb/runtime/*/*.h odb/runtime/*/*.def)
+C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c tests/native/*.h tests/native/support/*.[ch] tests/preload/*.c)
+SCRIPTS := .ci/run .ci/install-packages
+
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test native lint format fuzz docs lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: packages $(STAMPS)/project ## install what is missing, build the library, make .venv (nothing to do: one second)
+
+packages:
+	@.ci/install-packages
+
+# Packages come first: the interpreter may only now be able to make an environment.
+$(STAMPS)/venv: | packages
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=/path/to/python3 setup")'
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/lock: requirements.lock $(STAMPS)/venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+# Editable: an edit of Python needs nothing, an edit of C rebuilds just what it touches.
+$(STAMPS)/project: pyproject.toml CMakeLists.txt $(C_SOURCES) $(STAMPS)/lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## compare nginx without and with ODB on three local hosts (needs root)
+	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
+	$(BIN)/odb-testbed compare vanilla odb --quick
+
+native: setup ## build the native tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake --preset asan >/dev/null
+	@cmake --build --preset asan
+
+test: native ## run every test; what needs root is skipped, and says so, without it
+	$(BIN)/python -m pytest
+
+lint: setup ## check form and types of Python, C, playbooks and scripts; change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p odb -p testbed
+	$(if $(C_FORMATTED),clang-format --dry-run -Werror $(C_FORMATTED))
+	@cmake --preset dev >/dev/null
+	$(if $(wildcard odb/runtime/*/*.c),run-clang-tidy -quiet -p build/dev '$(CURDIR)/odb/runtime/.*' >build/clang-tidy.log 2>&1 || { grep -E 'error|warning' -A 3 build/clang-tidy.log; exit 1; })
+	$(if $(wildcard playbooks/*.yml),PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline playbooks)
+	shellcheck $(SCRIPTS)
+
+format: setup ## bring Python and C into the project's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(C_FORMATTED),clang-format -i $(C_FORMATTED))
+
+fuzz: setup ## fuzz the C decoder for FUZZ_SECONDS (default 60)
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev --target fuzz_wire
+	@mkdir -p build/corpus
+	build/dev/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/corpus
+
+docs: setup ## write docs/CONFIG.md from the tables of options and counters
+	$(BIN)/odb options --markdown > docs/CONFIG.md.new
+	@mv docs/CONFIG.md.new docs/CONFIG.md
+
+lock: ## write requirements.lock anew from pyproject.toml
+	rm -rf build/lock-venv
+	$(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["dev"])')
+	{ head -n 1 requirements.lock; build/lock-venv/bin/python -m pip freeze --all --exclude pip | LC_ALL=C sort -f; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+	@rm -rf build/lock-venv
+
+clean: ## remove what was built and the virtual environment (records under results/ stay)
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
