@@ -24,14 +24,14 @@ struct check_case {
     void (*run)(void);
 };
 
-#define CHECK_CASE(function) {#function, function}
+#define CHECK_CASE(function)                                                                                           \
+    { #function, function }
 
 static const char *check_current = "(no case)";
 static atomic_int check_failures;
 static atomic_int check_skipped;
 
-__attribute__((unused)) static bool check_report(bool held, const char *file, int line, const char *what)
-{
+__attribute__((unused)) static bool check_report(bool held, const char *file, int line, const char *what) {
     if (!held) {
         fprintf(stderr, "%s:%d: %s: %s\n", file, line, check_current, what);
         atomic_fetch_add(&check_failures, 1);
@@ -40,8 +40,7 @@ __attribute__((unused)) static bool check_report(bool held, const char *file, in
 }
 
 __attribute__((unused)) static bool check_equal(unsigned long long actual, unsigned long long expected,
-                                                const char *file, int line, const char *what)
-{
+                                                const char *file, int line, const char *what) {
     if (actual != expected) {
         fprintf(stderr, "%s:%d: %s: %s: %lld (0x%llx) instead of %lld (0x%llx)\n", file, line, check_current, what,
                 (long long)actual, actual, (long long)expected, expected);
@@ -51,8 +50,7 @@ __attribute__((unused)) static bool check_equal(unsigned long long actual, unsig
 }
 
 __attribute__((unused)) static bool check_same_text(const char *actual, const char *expected, const char *file,
-                                                    int line, const char *what)
-{
+                                                    int line, const char *what) {
     bool same = actual == expected || (actual != NULL && expected != NULL && strcmp(actual, expected) == 0);
     if (!same) {
         fprintf(stderr, "%s:%d: %s: %s: \"%s\" instead of \"%s\"\n", file, line, check_current, what,
@@ -63,14 +61,13 @@ __attribute__((unused)) static bool check_same_text(const char *actual, const ch
 }
 
 __attribute__((unused)) static bool check_same_bytes(const void *actual, const void *expected, size_t n,
-                                                     const char *file, int line, const char *what)
-{
+                                                     const char *file, int line, const char *what) {
     const unsigned char *a = (const unsigned char *)actual;
     const unsigned char *e = (const unsigned char *)expected;
     for (size_t i = 0; i < n; i++) {
         if (a[i] != e[i]) {
-            fprintf(stderr, "%s:%d: %s: %s: byte %zu of %zu is 0x%02x instead of 0x%02x\n", file, line,
-                    check_current, what, i, n, (unsigned)a[i], (unsigned)e[i]);
+            fprintf(stderr, "%s:%d: %s: %s: byte %zu of %zu is 0x%02x instead of 0x%02x\n", file, line, check_current,
+                    what, i, n, (unsigned)a[i], (unsigned)e[i]);
             atomic_fetch_add(&check_failures, 1);
             return false;
         }
@@ -80,28 +77,27 @@ __attribute__((unused)) static bool check_same_bytes(const void *actual, const v
 
 /* Each evaluates its arguments once and yields whether it held. CHECK_EQ is for integers, enums and pointers. */
 #define CHECK(condition) check_report((condition) ? true : false, __FILE__, __LINE__, #condition)
-#define CHECK_EQ(actual, expected)                                                                                 \
-    check_equal((unsigned long long)(actual), (unsigned long long)(expected), __FILE__, __LINE__,                  \
+#define CHECK_EQ(actual, expected)                                                                                     \
+    check_equal((unsigned long long)(actual), (unsigned long long)(expected), __FILE__, __LINE__,                      \
                 #actual " == " #expected)
-#define CHECK_STR_EQ(actual, expected)                                                                             \
+#define CHECK_STR_EQ(actual, expected)                                                                                 \
     check_same_text((actual), (expected), __FILE__, __LINE__, #actual " == " #expected)
-#define CHECK_MEM_EQ(actual, expected, n)                                                                          \
+#define CHECK_MEM_EQ(actual, expected, n)                                                                              \
     check_same_bytes((actual), (expected), (n), __FILE__, __LINE__, #actual " == " #expected)
-#define REQUIRE(condition)                                                                                         \
-    do {                                                                                                           \
-        if (!CHECK(condition)) {                                                                                   \
-            fflush(NULL);                                                                                          \
-            _Exit(1);                                                                                              \
-        }                                                                                                          \
+#define REQUIRE(condition)                                                                                             \
+    do {                                                                                                               \
+        if (!CHECK(condition)) {                                                                                       \
+            fflush(NULL);                                                                                              \
+            _Exit(1);                                                                                                  \
+        }                                                                                                              \
     } while (0)
-#define CHECK_SKIP(reason)                                                                                         \
-    do {                                                                                                           \
-        fprintf(stderr, "skip %s: %s\n", check_current, (reason));                                                 \
-        atomic_fetch_add(&check_skipped, 1);                                                                       \
+#define CHECK_SKIP(reason)                                                                                             \
+    do {                                                                                                               \
+        fprintf(stderr, "skip %s: %s\n", check_current, (reason));                                                     \
+        atomic_fetch_add(&check_skipped, 1);                                                                           \
     } while (0)
 
-__attribute__((unused)) static int check_run(const struct check_case *cases, size_t count, int argc, char **argv)
-{
+__attribute__((unused)) static int check_run(const struct check_case *cases, size_t count, int argc, char **argv) {
     int ran = 0;
     int failed = 0;
     for (size_t i = 0; i < count; i++) {
@@ -122,10 +118,9 @@ __attribute__((unused)) static int check_run(const struct check_case *cases, siz
     return failed != 0 ? 1 : skipped == ran ? 77 : 0;
 }
 
-#define CHECK_MAIN(cases)                                                                                          \
-    int main(int argc, char **argv)                                                                                \
-    {                                                                                                              \
-        return check_run((cases), sizeof(cases) / sizeof((cases)[0]), argc, argv);                                 \
+#define CHECK_MAIN(cases)                                                                                              \
+    int main(int argc, char **argv) {                                                                                  \
+        return check_run((cases), sizeof(cases) / sizeof((cases)[0]), argc, argv);                                     \
     }
 
 #endif

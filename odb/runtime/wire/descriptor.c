@@ -8,8 +8,7 @@
 
 enum { CRC_AT = 80 };
 
-enum odb_wire_result odb_wire_descriptor_check(const struct odb_wire_descriptor *descriptor)
-{
+enum odb_wire_result odb_wire_descriptor_check(const struct odb_wire_descriptor *descriptor) {
     if (descriptor->head > ODB_WIRE_HEAD_MAX || descriptor->body > ODB_WIRE_BODY_MAX ||
         descriptor->tail > ODB_WIRE_TAIL_MAX) {
         return ODB_WIRE_BAD_LENGTH;
@@ -29,8 +28,7 @@ enum odb_wire_result odb_wire_descriptor_check(const struct odb_wire_descriptor 
     return ODB_WIRE_OK;
 }
 
-void odb_wire_descriptor_encode(uint8_t out[ODB_WIRE_DESCRIPTOR_SIZE], const struct odb_wire_descriptor *descriptor)
-{
+void odb_wire_descriptor_encode(uint8_t out[ODB_WIRE_DESCRIPTOR_SIZE], const struct odb_wire_descriptor *descriptor) {
     odb_wire_put64(out, descriptor->payload);
     memcpy(out + 8, descriptor->token, ODB_WIRE_TOKEN_SIZE);
     odb_wire_put64(out + 24, descriptor->offset);
@@ -47,8 +45,7 @@ void odb_wire_descriptor_encode(uint8_t out[ODB_WIRE_DESCRIPTOR_SIZE], const str
 }
 
 enum odb_wire_result odb_wire_descriptor_decode(struct odb_wire_descriptor *descriptor,
-                                                const uint8_t in[ODB_WIRE_DESCRIPTOR_SIZE])
-{
+                                                const uint8_t in[ODB_WIRE_DESCRIPTOR_SIZE]) {
     if (odb_wire_get32(in + CRC_AT) != odb_wire_crc32c(in, CRC_AT)) {
         return ODB_WIRE_BAD_CRC;
     }

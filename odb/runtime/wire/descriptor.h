@@ -19,11 +19,11 @@
 struct odb_wire_descriptor {
     uint64_t payload; /* id, unique within the origin process */
     uint8_t token[ODB_WIRE_TOKEN_SIZE];
-    uint64_t offset;   /* of the first head byte within the payload */
-    uint32_t head;     /* bytes, at most ODB_WIRE_HEAD_MAX */
-    uint32_t body;     /* bytes, at most ODB_WIRE_BODY_MAX */
-    uint32_t tail;     /* bytes, at most ODB_WIRE_TAIL_MAX */
-    uint32_t lease_ms; /* how long the origin keeps the span, counted from sending */
+    uint64_t offset;                        /* of the first head byte within the payload */
+    uint32_t head;                          /* bytes, at most ODB_WIRE_HEAD_MAX */
+    uint32_t body;                          /* bytes, at most ODB_WIRE_BODY_MAX */
+    uint32_t tail;                          /* bytes, at most ODB_WIRE_TAIL_MAX */
+    uint32_t lease_ms;                      /* how long the origin keeps the span, counted from sending */
     uint8_t address[ODB_WIRE_ADDRESS_SIZE]; /* IPv6, or IPv4-mapped ::ffff:a.b.c.d */
     uint16_t port;                          /* the origin's channel port */
     uint16_t flags;

@@ -26,23 +26,19 @@ static const struct bounds bounds_of[16] = {
 };
 
 /* The checksum of the header's other seven bytes. */
-static uint8_t checksum(const uint8_t header[ODB_WIRE_HEADER_SIZE])
-{
+static uint8_t checksum(const uint8_t header[ODB_WIRE_HEADER_SIZE]) {
     return odb_wire_crc8(odb_wire_crc8(0, header, 3), header + 4, 4);
 }
 
-bool odb_wire_type_is_known(uint8_t type)
-{
+bool odb_wire_type_is_known(uint8_t type) {
     return type < 16 && bounds_of[type].max != 0;
 }
 
-bool odb_wire_type_is_stream(uint8_t type)
-{
+bool odb_wire_type_is_stream(uint8_t type) {
     return type <= ODB_WIRE_HINT;
 }
 
-bool odb_wire_length_is_valid(uint8_t type, uint32_t length)
-{
+bool odb_wire_length_is_valid(uint8_t type, uint32_t length) {
     if (!odb_wire_type_is_known(type)) {
         return false;
     }
@@ -50,8 +46,7 @@ bool odb_wire_length_is_valid(uint8_t type, uint32_t length)
     return length >= bounds->min && length <= bounds->max && length % bounds->unit == 0;
 }
 
-void odb_wire_header_encode(uint8_t out[ODB_WIRE_HEADER_SIZE], uint8_t type, uint32_t length)
-{
+void odb_wire_header_encode(uint8_t out[ODB_WIRE_HEADER_SIZE], uint8_t type, uint32_t length) {
     out[0] = ODB_WIRE_MAGIC_0;
     out[1] = ODB_WIRE_MAGIC_1;
     out[2] = (uint8_t)((ODB_WIRE_VERSION << 4) | (type & 0x0fu));
@@ -59,8 +54,7 @@ void odb_wire_header_encode(uint8_t out[ODB_WIRE_HEADER_SIZE], uint8_t type, uin
     out[3] = checksum(out);
 }
 
-enum odb_wire_result odb_wire_header_decode(struct odb_wire_header *header, const uint8_t in[ODB_WIRE_HEADER_SIZE])
-{
+enum odb_wire_result odb_wire_header_decode(struct odb_wire_header *header, const uint8_t in[ODB_WIRE_HEADER_SIZE]) {
     uint8_t type = in[2] & 0x0fu;
     uint32_t length = odb_wire_get32(in + 4);
     if (in[0] != ODB_WIRE_MAGIC_0 || in[1] != ODB_WIRE_MAGIC_1) {
@@ -83,8 +77,7 @@ enum odb_wire_result odb_wire_header_decode(struct odb_wire_header *header, cons
     return ODB_WIRE_OK;
 }
 
-const char *odb_wire_result_text(enum odb_wire_result result)
-{
+const char *odb_wire_result_text(enum odb_wire_result result) {
     switch (result) {
     case ODB_WIRE_OK:
         return "ok";

@@ -81,8 +81,7 @@ struct odb_wire_answer {
     uint32_t ttl_ms; /* how long the answer may be cached */
 };
 void odb_wire_answer_encode(uint8_t out[ODB_WIRE_ANSWER_FRAME], const struct odb_wire_answer *answer);
-enum odb_wire_result odb_wire_answer_decode(struct odb_wire_answer *answer,
-                                            const uint8_t body[ODB_WIRE_ANSWER_SIZE]);
+enum odb_wire_result odb_wire_answer_decode(struct odb_wire_answer *answer, const uint8_t body[ODB_WIRE_ANSWER_SIZE]);
 
 /* The first PUSH dedicates the channel, later ones add credits. channel 0 or credits 0 is BAD_FIELD. */
 struct odb_wire_push {

@@ -4,8 +4,7 @@
 #include <string.h>
 
 static size_t fail(struct odb_wire_decoder *decoder, struct odb_wire_event *event, enum odb_wire_result result,
-                   size_t consumed)
-{
+                   size_t consumed) {
     decoder->error = result;
     decoder->remaining = 0;
     event->kind = ODB_WIRE_EVENT_ERROR;
@@ -13,16 +12,14 @@ static size_t fail(struct odb_wire_decoder *decoder, struct odb_wire_event *even
     return consumed;
 }
 
-static void enter(struct odb_wire_decoder *decoder, enum odb_wire_section section, uint32_t remaining)
-{
+static void enter(struct odb_wire_decoder *decoder, enum odb_wire_section section, uint32_t remaining) {
     decoder->section = section;
     decoder->remaining = remaining;
     decoder->collected = 0;
 }
 
 /* Leaves a section of zero remaining bytes for the next one that has any, or for the next header. */
-static void advance(struct odb_wire_decoder *decoder)
-{
+static void advance(struct odb_wire_decoder *decoder) {
     if (decoder->section == ODB_WIRE_SECTION_HEAD && decoder->remaining == 0) {
         enter(decoder, ODB_WIRE_SECTION_TAIL, decoder->tail);
     }
@@ -32,8 +29,7 @@ static void advance(struct odb_wire_decoder *decoder)
 }
 
 /* Moves bytes into the decoder's buffer until it holds `wanted`; returns how many were taken. */
-static size_t collect(struct odb_wire_decoder *decoder, const uint8_t *in, size_t n, size_t wanted)
-{
+static size_t collect(struct odb_wire_decoder *decoder, const uint8_t *in, size_t n, size_t wanted) {
     size_t missing = wanted - decoder->collected;
     size_t taken = n < missing ? n : missing;
     if (taken > 0) {
@@ -43,8 +39,7 @@ static size_t collect(struct odb_wire_decoder *decoder, const uint8_t *in, size_
     return taken;
 }
 
-static enum odb_wire_result begin_frame(struct odb_wire_decoder *decoder)
-{
+static enum odb_wire_result begin_frame(struct odb_wire_decoder *decoder) {
     struct odb_wire_header header;
     enum odb_wire_result result = odb_wire_header_decode(&header, decoder->buffer);
     if (result != ODB_WIRE_OK) {
@@ -64,8 +59,7 @@ static enum odb_wire_result begin_frame(struct odb_wire_decoder *decoder)
     return ODB_WIRE_OK;
 }
 
-static size_t fixed_size(uint8_t type)
-{
+static size_t fixed_size(uint8_t type) {
     switch (type) {
     case ODB_WIRE_HELLO:
         return ODB_WIRE_HELLO_SIZE;
@@ -76,8 +70,7 @@ static size_t fixed_size(uint8_t type)
     }
 }
 
-static enum odb_wire_result end_descriptor(struct odb_wire_decoder *decoder, struct odb_wire_descriptor *descriptor)
-{
+static enum odb_wire_result end_descriptor(struct odb_wire_decoder *decoder, struct odb_wire_descriptor *descriptor) {
     enum odb_wire_result result = odb_wire_descriptor_decode(descriptor, decoder->buffer);
     if (result != ODB_WIRE_OK) {
         return result;
@@ -91,8 +84,7 @@ static enum odb_wire_result end_descriptor(struct odb_wire_decoder *decoder, str
     return ODB_WIRE_OK;
 }
 
-static enum odb_wire_result end_fixed(struct odb_wire_decoder *decoder, struct odb_wire_event *event)
-{
+static enum odb_wire_result end_fixed(struct odb_wire_decoder *decoder, struct odb_wire_event *event) {
     if (decoder->type == ODB_WIRE_VIRTUAL) {
         event->kind = ODB_WIRE_EVENT_VIRTUAL;
         return end_descriptor(decoder, &event->descriptor);
@@ -109,8 +101,7 @@ static enum odb_wire_result end_fixed(struct odb_wire_decoder *decoder, struct o
     return result;
 }
 
-static size_t take_slice(struct odb_wire_decoder *decoder, const uint8_t *in, size_t n, struct odb_wire_event *event)
-{
+static size_t take_slice(struct odb_wire_decoder *decoder, const uint8_t *in, size_t n, struct odb_wire_event *event) {
     size_t taken = n < decoder->remaining ? n : decoder->remaining;
     event->kind = decoder->section == ODB_WIRE_SECTION_REAL   ? ODB_WIRE_EVENT_REAL
                   : decoder->section == ODB_WIRE_SECTION_HEAD ? ODB_WIRE_EVENT_HEAD
@@ -121,15 +112,13 @@ static size_t take_slice(struct odb_wire_decoder *decoder, const uint8_t *in, si
     return taken;
 }
 
-void odb_wire_decoder_init(struct odb_wire_decoder *decoder, bool hello_first)
-{
+void odb_wire_decoder_init(struct odb_wire_decoder *decoder, bool hello_first) {
     memset(decoder, 0, sizeof *decoder);
     decoder->hello_next = hello_first;
 }
 
 size_t odb_wire_decoder_feed(struct odb_wire_decoder *decoder, const uint8_t *in, size_t n,
-                             struct odb_wire_event *event)
-{
+                             struct odb_wire_event *event) {
     size_t used = 0;
     if (decoder->error != ODB_WIRE_OK) {
         return fail(decoder, event, decoder->error, 0);
@@ -160,8 +149,7 @@ size_t odb_wire_decoder_feed(struct odb_wire_decoder *decoder, const uint8_t *in
     return result == ODB_WIRE_OK ? used : fail(decoder, event, result, used);
 }
 
-bool odb_wire_decoder_skip(struct odb_wire_decoder *decoder, size_t n)
-{
+bool odb_wire_decoder_skip(struct odb_wire_decoder *decoder, size_t n) {
     if (n > decoder->remaining) {
         return false;
     }
@@ -170,7 +158,6 @@ bool odb_wire_decoder_skip(struct odb_wire_decoder *decoder, size_t n)
     return true;
 }
 
-bool odb_wire_decoder_at_boundary(const struct odb_wire_decoder *decoder)
-{
+bool odb_wire_decoder_at_boundary(const struct odb_wire_decoder *decoder) {
     return decoder->error == ODB_WIRE_OK && decoder->section == ODB_WIRE_SECTION_HEADER && decoder->collected == 0;
 }

@@ -28,12 +28,12 @@ enum odb_wire_section {
 struct odb_wire_decoder {
     enum odb_wire_result error; /* sticky */
     enum odb_wire_section section;
-    uint32_t remaining;   /* bytes still to come in a REAL, HEAD or TAIL section (never 0 there), else 0 */
-    uint32_t tail;        /* tail bytes that follow the head */
-    uint32_t length;      /* the current frame's length */
-    uint8_t type;         /* the current frame's type */
-    uint8_t collected;    /* bytes in `buffer` */
-    bool hello_next;      /* the next frame has to be the HELLO; at any other time HELLO is refused */
+    uint32_t remaining; /* bytes still to come in a REAL, HEAD or TAIL section (never 0 there), else 0 */
+    uint32_t tail;      /* tail bytes that follow the head */
+    uint32_t length;    /* the current frame's length */
+    uint8_t type;       /* the current frame's type */
+    uint8_t collected;  /* bytes in `buffer` */
+    bool hello_next;    /* the next frame has to be the HELLO; at any other time HELLO is refused */
     uint8_t buffer[ODB_WIRE_DESCRIPTOR_SIZE];
 };
 
