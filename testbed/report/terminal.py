@@ -1,0 +1,146 @@
+"""The comparison as a table for people: one block per cell, a line per metric, a column per variant.
+
+Figures are medians with their spread (the wider side of the 95 % interval, in percent of the median); beside
+them the ratio to the baseline and a mark: none is a proven difference, `~` noise, `?` too few repetitions to
+tell, `!` a latency that must not be used. Nothing but the colour depends on the terminal, the layout only on
+its width.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.analysis import Comparison, Row, Statistic
+from testbed.record import Cell, size_name
+
+_LINES = (
+    ("fe.cpu_us", "FE CPU, us/request"),
+    ("is.cpu_us", "IS CPU, us/request"),
+    ("be.cpu_us", "BE CPU, us/request"),
+    ("total.cpu_us", "total CPU, us/req."),
+    ("latency.p50_us", "latency p50, us"),
+    ("latency.p99_us", "latency p99, us"),
+    ("throughput_rps", "throughput, 1/s"),
+    ("is.bytes", "IS bytes/request"),
+)
+_MORE_IS_BETTER = frozenset({"throughput_rps"})
+_NAME_WIDTH = 19
+_VARIANT_WIDTH = 26
+_MARKS = {"noise": "~", "undecided": "?"}
+
+
+def show(comparison: Comparison, stream: IO[str], *, width: int | None = None) -> None:
+    """Write the tables, failures and warnings to `stream`; colour only where rich finds a terminal that wants
+    it.
+    """
+    console = Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
+    width_of_one = max(_VARIANT_WIDTH, *(len(variant.label) + 16 for variant in comparison.variants), 0)
+    per_block = max(1, (console.width - _NAME_WIDTH) // width_of_one - 1)
+    others = [variant.label for variant in comparison.variants[1:]]
+    blocks = [others[at : at + per_block] for at in range(0, len(others), per_block)] or [[]]
+    for cell in dict.fromkeys(row.cell for row in comparison.rows):
+        rows = {row.variant: row for row in comparison.rows if row.cell == cell}
+        for block in blocks:
+            console.print(_table(cell, [rows[label] for label in (comparison.baseline, *block)]))
+            console.print()
+    for line in _footer(comparison):
+        console.print(line, soft_wrap=False)
+
+
+def _table(cell: Cell, rows: Sequence[Row]) -> Table:
+    table = Table(title=_cell_title(cell), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", width=_NAME_WIDTH - 1, no_wrap=True)
+    for at, row in enumerate(rows):
+        count = f"n={row.n}"
+        table.add_column(f"{row.variant} {count}", justify="right", no_wrap=True)
+        if at:
+            table.add_column("ratio", justify="right", no_wrap=True)
+    for name, title in _LINES:
+        cells: list[Text] = [Text(title)]
+        for at, row in enumerate(rows):
+            statistic = row.metrics.get(name)
+            cells.append(_figure(name, statistic, row))
+            if at:
+                cells.append(_ratio(name, statistic))
+        table.add_row(*cells)
+    return table
+
+
+def _cell_title(cell: Cell) -> str:
+    plural = "" if cell.tiers == 1 else "s"
+    parts = [
+        size_name(cell.payload),
+        f"{cell.tiers} intermediary" if not plural else f"{cell.tiers} intermediaries",
+    ]
+    parts.append(f"buffers {cell.buffer_size}")
+    if not cell.align:
+        parts.append("unaligned")
+    if cell.strategy:
+        parts.append(cell.strategy)
+    if cell.buffering:
+        parts.append("proxy_buffering on")
+    if not cell.sendfile:
+        parts.append("sendfile off")
+    return ", ".join(parts)
+
+
+def _figure(name: str, statistic: Statistic | None, row: Row) -> Text:
+    """Median and spread, such as `94.1 ±3%`."""
+    if statistic is None or statistic.median is None:
+        return Text("-", style="dim")
+    text = Text(_number(statistic.median))
+    if statistic.n > 1 and statistic.low is not None and statistic.high is not None and statistic.median:
+        spread = max(statistic.high - statistic.median, statistic.median - statistic.low) / abs(
+            statistic.median
+        )
+        text.append(f" ±{spread * 100:.0f}%".rjust(6), style="dim")
+    if name.startswith("latency.") and not row.valid:
+        text.append("!", style="yellow")
+    return text
+
+
+def _ratio(name: str, statistic: Statistic | None) -> Text:
+    """The ratio to the baseline and its mark, coloured when a difference was seen."""
+    if statistic is None or statistic.ratio is None:
+        return Text("-", style="dim")
+    text = f"{_number_of_ratio(statistic.ratio)} {_MARKS.get(statistic.verdict, ' ')}"
+    if statistic.verdict in ("noise", "absent"):
+        return Text(text, style="dim")
+    better = (statistic.ratio > 1) == (name in _MORE_IS_BETTER)
+    return Text(text, style="green" if better else "red")
+
+
+def _number_of_ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def _number(value: float) -> str:
+    """Three significant digits, thousands grouped: 0.123, 9.45, 94.1, 1,234."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _footer(comparison: Comparison) -> Iterator[Text]:
+    if len(comparison.variants) > 1:
+        yield Text(
+            f"Ratios are to {comparison.baseline}. ~ noise; "
+            " ? samples apart, too few repetitions to prove it; "
+            "± 95 % interval; ! latency unusable."
+        )
+    for failure in comparison.failures:
+        yield Text(f"failed: {failure}", style="red")
+    if comparison.errors:
+        yield Text(f"failed requests: {comparison.errors}", style="red")
+    for warning in comparison.warnings:
+        yield Text(f"warning: {warning}", style="yellow")
+    cores = "; ".join(
+        f"{role} on {','.join(map(str, cores)) or 'all'}"
+        for role, cores in comparison.environment.host_cores.items()
+    )
+    yield Text(f"Run {comparison.run}, nginx {comparison.environment.nginx}, cores: {cores}")
