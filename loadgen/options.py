@@ -1,0 +1,191 @@
+"""Options of the load: their names on the command line and the web page, their checks, and their parsed form."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_USERS = 1000
+DEFAULT_SPAWN_RATE = 50.0
+CHECKS = ("none", "length", "hash")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class OptionError(ValueError):
+    """An option has a value that cannot be used; the message names option, value and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What every client does.
+
+    ``payloads`` are sizes in bytes, asked for in turn; ``path_template`` contains ``{size}``; ``sha256`` is the
+    expected digest in hex or None (then the manifest at ``manifest`` says it); timeouts are in seconds.
+    """
+
+    payloads: tuple[int, ...]
+    path_template: str
+    requests_per_user: int
+    check: str
+    sha256: str | None
+    manifest: str
+    connect_timeout: float
+    read_timeout: float
+    stall_timeout: float
+    result: str | None
+
+    def path(self, size: int) -> str:
+        """The request target of the payload of `size` bytes."""
+        return self.path_template.replace("{size}", str(size))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to Locust's parser and set the defaults of Locust's own options.
+
+    Values stay text or numbers here, since the web page replaces them by new text: `parse` gives them their form.
+    """
+    group = parser.add_argument_group("ODB load options")
+    group.add_argument(
+        "--payload",
+        default="65536",
+        type=_checked(_payloads),
+        metavar="BYTES[,BYTES...]",
+        help="Payload sizes in bytes, asked for in turn (default: 65536)",
+    )
+    group.add_argument(
+        "--path-template",
+        default="/payload/{size}.bin",
+        type=_checked(_template),
+        metavar="PATH",
+        help="Path of a payload; {size} is replaced by its size in bytes (default: /payload/{size}.bin)",
+    )
+    group.add_argument(
+        "--requests-per-user",
+        default=30,
+        type=int,
+        metavar="N",
+        help="GETs that each client makes (default: 30)",
+    )
+    group.add_argument(
+        "--check",
+        default="length",
+        choices=CHECKS,
+        help="What is checked of each body: nothing, its length, or its length and SHA-256 (default: length)",
+    )
+    group.add_argument(
+        "--sha256",
+        default="",
+        type=_checked(_sha256),
+        metavar="HEX",
+        help="Expected SHA-256 of the body with --check hash and one size (default: read from the manifest)",
+    )
+    group.add_argument(
+        "--manifest",
+        default="/payload/manifest.json",
+        metavar="PATH",
+        help='Path of the JSON object {"<bytes>": "<sha256>"}, read once before a run with --check hash '
+        "(default: /payload/manifest.json)",
+    )
+    group.add_argument(
+        "--connect-timeout",
+        default=5.0,
+        type=float,
+        metavar="SECONDS",
+        help="Longest wait for a connection (default: 5)",
+    )
+    group.add_argument(
+        "--read-timeout",
+        default=30.0,
+        type=float,
+        metavar="SECONDS",
+        help="Longest silence of the server within a response (default: 30)",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        default=60.0,
+        type=float,
+        metavar="SECONDS",
+        help="End the run as failed when no request has succeeded for this long (default: 60)",
+    )
+    group.add_argument(
+        "--result",
+        default="",
+        metavar="FILE",
+        help="Write the result of the run to FILE as JSON",
+    )
+    parser.set_defaults(num_users=DEFAULT_USERS, spawn_rate=DEFAULT_SPAWN_RATE, stop_timeout=5.0)
+
+
+def parse(namespace: Any) -> LoadOptions:
+    """The checked options out of Locust's namespace; OptionError says which one is wrong."""
+    payloads = _payloads(str(namespace.payload))
+    sha256 = _sha256(str(namespace.sha256)) or None
+    check = str(namespace.check)
+    if check not in CHECKS:
+        raise OptionError(f"--check {check}: unknown; give one of {', '.join(CHECKS)}")
+    if sha256 is not None and check != "hash":
+        raise OptionError(f"--sha256 has no meaning with --check {check}: give --check hash")
+    if sha256 is not None and len(payloads) > 1:
+        raise OptionError("--sha256 goes with one payload size: leave it out to read the manifest")
+    manifest = str(namespace.manifest)
+    if not manifest.startswith("/"):
+        raise OptionError(f"--manifest {manifest}: not a path; begin it with /")
+    requests = int(namespace.requests_per_user)
+    if requests < 1:
+        raise OptionError(f"--requests-per-user {requests}: too small; give 1 or more")
+    return LoadOptions(
+        payloads=payloads,
+        path_template=_template(str(namespace.path_template)),
+        requests_per_user=requests,
+        check=check,
+        sha256=sha256,
+        manifest=manifest,
+        connect_timeout=_seconds("--connect-timeout", namespace.connect_timeout),
+        read_timeout=_seconds("--read-timeout", namespace.read_timeout),
+        stall_timeout=_seconds("--stall-timeout", namespace.stall_timeout),
+        result=str(namespace.result) or None,
+    )
+
+
+def _payloads(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise OptionError(f"--payload {text}: not a list of sizes; give bytes separated by commas, as 16384,65536")
+    return tuple(int(part) for part in parts)
+
+
+def _template(text: str) -> str:
+    if not text.startswith("/") or any(character.isspace() for character in text):
+        raise OptionError(f"--path-template {text}: not a path; begin it with / and leave no space in it")
+    return text
+
+
+def _sha256(text: str) -> str:
+    lowered = text.lower()
+    if lowered and not _SHA256.fullmatch(lowered):
+        raise OptionError(f"--sha256 {text}: not a SHA-256; give 64 hexadecimal digits")
+    return lowered
+
+
+def _seconds(option: str, value: Any) -> float:
+    seconds = float(value)
+    if not 0 < seconds < float("inf"):
+        raise OptionError(f"{option} {value}: not a time; give seconds above 0")
+    return seconds
+
+
+def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """An argparse type that keeps the text but refuses it where `check` does."""
+
+    def convert(text: str) -> str:
+        try:
+            check(text)
+        except OptionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return text
+
+    return convert

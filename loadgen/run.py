@@ -1,0 +1,331 @@
+"""One run from its first client to its result, in Locust's three roles: alone, master and worker.
+
+A run is over when every client has made its requests. Alone, the process sees that itself. Otherwise each worker
+tells the master how many of its clients have finished; when all have, the master asks every worker for its counts,
+adds them up and ends the run. Workers also put their counts into Locust's regular reports, so that a run that is
+interrupted has a result too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from locust import argument_parser
+
+from loadgen import preflight, result
+from loadgen.options import LoadOptions, OptionError, add_arguments, parse
+from loadgen.preflight import EXIT_FAILURE, EXIT_USAGE, PreflightError
+from loadgen.shape import EvenDispatcher
+from loadgen.verify import Verifier
+
+logger = logging.getLogger(__name__)
+
+EXIT_INTERRUPTED = 130
+
+# How long the master waits for the workers' last counts, in seconds.
+COLLECT_TIMEOUT = 15.0
+
+# Messages between workers and master, and the option that carries the run's name to the workers.
+FINISHED = "odb_finished"
+COLLECT = "odb_collect"
+COUNTS = "odb_counts"
+ABORT = "odb_abort"
+RUN_NAME = "odb_run"
+
+
+class Run:
+    """The current run of this process. The web page may make several, one after the other."""
+
+    options: LoadOptions
+    verifier: Verifier
+
+    def __init__(self, events: Any) -> None:
+        self.active = False
+        self._environment: Any = None
+        self._role = "local"
+        self._descriptor_limit = 0
+        self._summary: str | None = None
+        self._reset("")
+        events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
+        events.init.add_listener(self._on_init)
+        events.test_start.add_listener(self._on_test_start)
+        events.test_stop.add_listener(self._on_test_stop)
+        events.request.add_listener(self._on_request)
+        events.report_to_master.add_listener(self._on_report_to_master)
+        events.worker_report.add_listener(self._on_worker_report)
+        events.quitting.add_listener(self._on_quitting)
+        events.quit.add_listener(self._on_quit)
+
+    # What the clients call.
+
+    def client_started(self) -> int:
+        """A client begins; returns its number in this process, from 0."""
+        if self._started == 0:
+            self._tally.begin_cpu()
+            self._last_success = time.monotonic()
+        self._started += 1
+        return self._started - 1
+
+    def client_finished(self) -> None:
+        """A client has made all of its requests."""
+        if not self.active:
+            return
+        self._finished += 1
+        self._tally.end_cpu()
+        if self._role == "worker":
+            self._send(FINISHED, {"clients": self._finished})
+        elif self._finished >= self._environment.runner.target_user_count:
+            gevent.spawn(self._complete)
+
+    # Locust's events.
+
+    def _on_init(self, environment: Any, runner: Any, **_: Any) -> None:
+        self._environment = environment
+        environment.dispatcher_class = EvenDispatcher
+        name = type(runner).__name__
+        self._role = {"MasterRunner": "master", "WorkerRunner": "worker"}.get(name, "local")
+        self._descriptor_limit = preflight.raise_descriptor_limit()
+        if self._role == "master":
+            runner.register_message(FINISHED, self._on_finished)
+            runner.register_message(COUNTS, self._on_counts)
+            runner.register_message(ABORT, self._on_abort)
+        if self._role == "worker":
+            runner.register_message(COLLECT, self._on_collect)
+            _remember_default_arguments()
+        elif environment.parsed_options.headless:
+            self._check_command_line()
+
+    def _check_command_line(self) -> None:
+        try:
+            options = parse(self._environment.parsed_options)
+            preflight.check_host(self._environment.host)
+            if options.result is not None and not Path(options.result).absolute().parent.is_dir():
+                raise OptionError(f"--result {options.result}: its directory does not exist; create it first")
+        except (OptionError, PreflightError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_USAGE)
+
+    def _on_test_start(self, environment: Any, **_: Any) -> None:
+        parsed = environment.parsed_options
+        if self._role == "master":
+            # Locust hands unknown options on to the workers: so they learn which run they are in.
+            setattr(parsed, RUN_NAME, uuid.uuid4().hex)
+        self._reset(getattr(parsed, RUN_NAME, ""))
+        try:
+            self.options = parse(parsed)
+            if self._role != "master":
+                self._prepare(environment)
+        except OptionError as error:
+            self._fail(str(error), EXIT_USAGE)
+        except PreflightError as error:
+            self._fail(str(error), error.exit_code)
+        else:
+            self.active = True
+            gevent.spawn(self._watch, self._name)
+
+    def _prepare(self, environment: Any) -> None:
+        preflight.check_descriptors(self._clients_here(), self._descriptor_limit)
+        host = preflight.check_host(environment.host)
+        environment.host = host
+        preflight.check_reachable(host, self.options.connect_timeout)
+        self.verifier = Verifier(self.options.check, preflight.expected_digests(host, self.options))
+
+    def _clients_here(self) -> int:
+        """Clients that this process will have; a worker started by hand cannot know and answers 0."""
+        if self._role == "local":
+            return int(self._environment.runner.target_user_count)
+        parsed = self._environment.parsed_options
+        return -(-int(parsed.num_users) // int(parsed.processes)) if parsed.processes else 0
+
+    def _on_request(
+        self, start_time: float, response_time: float, response_length: int, exception: Any = None, **_: Any
+    ) -> None:
+        self._tally.record(
+            start_time=start_time, response_ms=response_time, body_bytes=response_length, error=exception
+        )
+        if exception is None:
+            self._last_success = time.monotonic()
+
+    def _on_test_stop(self, **_: Any) -> None:
+        self.active = False
+        if self._role != "worker" and not self._environment.parsed_options.headless:
+            self._conclude()
+
+    def _on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
+        if self._begun:
+            data[COUNTS] = self._counts()
+
+    def _on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        self._accept(client_id, data.get(COUNTS))
+
+    def _on_quitting(self, **_: Any) -> None:
+        # Locust's master has the workers' last reports by now: its own listener came later and so ran before.
+        if self._role != "worker":
+            self._conclude()
+
+    def _on_quit(self, **_: Any) -> None:
+        if self._summary is not None:
+            print(self._summary, flush=True)
+
+    # Messages.
+
+    def _send(self, kind: str, data: dict[str, Any]) -> None:
+        self._environment.runner.send_message(kind, {RUN_NAME: self._name, **data})
+
+    def _on_finished(self, msg: Any, **_: Any) -> None:
+        if msg.data[RUN_NAME] != self._name:
+            return
+        self._finished_by_worker[msg.node_id] = msg.data["clients"]
+        if sum(self._finished_by_worker.values()) >= self._environment.runner.target_user_count:
+            gevent.spawn(self._complete)
+
+    def _on_collect(self, **_: Any) -> None:
+        self._environment.runner.send_message(COUNTS, self._counts())
+
+    def _on_counts(self, msg: Any, **_: Any) -> None:
+        self._accept(msg.node_id, msg.data)
+
+    def _on_abort(self, msg: Any, **_: Any) -> None:
+        if msg.data[RUN_NAME] == self._name:
+            self._fail(msg.data["reason"], msg.data["exit_code"])
+
+    def _counts(self) -> dict[str, Any]:
+        return {RUN_NAME: self._name, "snapshot": self._tally.snapshot()}
+
+    def _accept(self, worker: str, counts: dict[str, Any] | None) -> None:
+        if counts is None or not self._begun or counts[RUN_NAME] != self._name:
+            return
+        # Counts are cumulative, so a later report replaces an earlier one.
+        self._snapshots[worker] = counts["snapshot"]
+        if result.merge(self._snapshots.values()).requests >= self._expected():
+            self._all_counted.set()
+
+    # The end.
+
+    def _expected(self) -> int:
+        return int(self._environment.runner.target_user_count) * self.options.requests_per_user
+
+    def _complete(self) -> None:
+        """Every client has finished: gather the counts, write the result, end the run."""
+        if self._completing:
+            return
+        self._completing = True
+        if self._role == "master":
+            self._environment.runner.send_message(COLLECT)
+            self._all_counted.wait(COLLECT_TIMEOUT)
+        self._conclude()
+        self._end()
+
+    def _end(self) -> None:
+        """Quit, or with the web page stop the test, unless the page was asked to quit by itself."""
+        self.active = False
+        parsed = self._environment.parsed_options
+        if parsed.headless:
+            self._environment.runner.quit()
+            return
+        self._environment.runner.stop()
+        if parsed.autostart and parsed.autoquit != -1:
+            gevent.sleep(parsed.autoquit)
+            self._environment.runner.quit()
+            if self._environment.web_ui is not None:
+                self._environment.web_ui.stop()
+
+    def _fail(self, reason: str, exit_code: int) -> None:
+        """End the run without a result: here, or on the master that started it."""
+        self.active = False
+        if self._failure is not None:
+            return
+        self._failure = reason
+        if self._role == "worker":
+            self._send(ABORT, {"reason": reason, "exit_code": exit_code})
+            return
+        self._environment.process_exit_code = exit_code
+        if self._environment.parsed_options.headless:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        else:
+            logger.error(reason)
+        gevent.spawn(self._end)
+
+    def _conclude(self) -> None:
+        """Turn the counts into the result and the exit code, once per run."""
+        if self._concluded or not self._begun or self._failure is not None:
+            return
+        self._concluded = True
+        if self._role == "local":
+            self._snapshots = {"local": self._tally.snapshot()}
+        total = result.merge(self._snapshots.values())
+        users = int(self._environment.runner.target_user_count)
+        content = result.document(total, users=users, expected=self._expected())
+        self._summary = result.summary(content)
+        parsed = self._environment.parsed_options
+        if content["errors"]:
+            self._environment.process_exit_code = parsed.exit_code_on_error
+        if not content["complete"]:
+            self._environment.process_exit_code = EXIT_FAILURE if parsed.run_time else EXIT_INTERRUPTED
+            missing = f"{content['requests']} of {self._expected()} requests were made"
+            print(f"error: the run ended early: {missing}", file=sys.stderr, flush=True)
+        self._write(content)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if self.options.result is None:
+            return
+        try:
+            result.write(Path(self.options.result), content)
+        except OSError as error:
+            self._environment.process_exit_code = EXIT_FAILURE
+            reason = f"cannot write --result {self.options.result}: {error.strerror}; choose another place"
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+
+    def _watch(self, name: str) -> None:
+        """End a run that cannot end by itself: the server went silent, or a worker was lost."""
+        workers = set(self._environment.runner.clients) if self._role == "master" else set()
+        while self.active and self._name == name:
+            gevent.sleep(min(1.0, self.options.stall_timeout / 4))
+            reason = self._lost_worker(workers) if self._role == "master" else self._stalled()
+            if reason is not None and self.active and self._name == name and not self._completing:
+                self._fail(reason, EXIT_FAILURE)
+
+    def _stalled(self) -> str | None:
+        if self._started == self._finished or self.options.stall_timeout > time.monotonic() - self._last_success:
+            return None
+        return (
+            f"no request to {self._environment.host} has succeeded for {self.options.stall_timeout:g} s: check the "
+            "server, or raise --stall-timeout"
+        )
+
+    def _lost_worker(self, workers: set[str]) -> str | None:
+        clients = self._environment.runner.clients
+        lost = sorted(name for name in workers if name not in clients or clients[name].state == "missing")
+        return f"worker {lost[0]} was lost and its clients with it: start the run again" if lost else None
+
+    def _reset(self, name: str) -> None:
+        self._name = name
+        self._begun = self._environment is not None
+        self._tally = result.Tally()
+        self._started = 0
+        self._finished = 0
+        self._finished_by_worker: dict[str, int] = {}
+        self._snapshots: dict[str, dict[str, Any]] = {}
+        self._all_counted = Event()
+        self._completing = False
+        self._concluded = False
+        self._failure: str | None = None
+        self._last_success = time.monotonic()
+
+
+def _remember_default_arguments() -> None:
+    """Let a worker build Locust's table of default arguments once.
+
+    Locust 2.47 builds a whole argument parser per option in every message that starts clients: a quarter of a second
+    of CPU each time, taken from the clients that are being measured.
+    """
+    argument_parser.default_args_dict = functools.cache(argument_parser.default_args_dict)
+    argument_parser.default_args_dict()
