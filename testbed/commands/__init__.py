@@ -1,0 +1,1 @@
+"""One module per command of odb-testbed: `add_parser(subparsers)` declares it, `run(arguments)` returns the exit status."""

@@ -1,0 +1,148 @@
+"""Bridges, network namespaces and the wires between them; the only module that imports pyroute2.
+
+Every function is idempotent in the sense that removing what is not there is fine. Names are at most 15 characters for links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetNS, netns
+from pyroute2.netlink.exceptions import NetlinkError
+
+from testbed.errors import ProviderError
+from testbed.providers import namespaces
+
+NAMESPACES = Path("/run/netns")
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise ProviderError(f"cannot {what}", error.args[1] if len(error.args) > 1 else str(error)) from error
+    except OSError as error:
+        raise ProviderError(f"cannot {what}", error.strerror or str(error)) from error
+
+
+def users_of(network: IPv4Network, *, ignoring: str | None = None) -> list[str]:
+    """Return what on this machine uses addresses of `network` (addresses and routes), except the link `ignoring`."""
+    found = []
+    with _explained("read the addresses of this machine"), IPRoute() as route:
+        names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()}
+        for entry in route.get_addr(family=2):
+            address, name = entry.get_attr("IFA_ADDRESS"), names.get(entry["index"], "?")
+            used = ipaddress.ip_network(f"{address}/{entry['prefixlen']}", strict=False)
+            if name != ignoring and used.overlaps(network):
+                found.append(f"{address}/{entry['prefixlen']} on {name}")
+        for entry in route.get_routes(family=2, table=254):
+            target, name = entry.get_attr("RTA_DST"), names.get(entry.get_attr("RTA_OIF") or 0, "?")
+            if not target or name == ignoring:
+                continue
+            used = ipaddress.ip_network(f"{target}/{entry['dst_len']}", strict=False)
+            if used.overlaps(network) and not any(one.endswith(f" on {name}") for one in found):
+                found.append(f"a route to {used} through {name}")
+    return found
+
+
+def link_exists(name: str) -> bool:
+    """Tell whether this network namespace has a link of that name."""
+    with IPRoute() as route:
+        return bool(route.link_lookup(ifname=name))
+
+
+def is_port_of(link: str, bridge: str) -> bool:
+    """Tell whether `link` exists and is connected to `bridge`."""
+    with IPRoute() as route:
+        bridges = route.link_lookup(ifname=bridge)
+        links = route.link_lookup(ifname=link)
+        if not bridges or not links:
+            return False
+        return bool(route.get_links(links[0])[0].get_attr("IFLA_MASTER") == bridges[0])
+
+
+def create_bridge(name: str, address: IPv4Interface) -> None:
+    """Create a bridge that forwards at once and give this machine an address on it."""
+    with _explained(f"create the bridge {name}"), IPRoute() as route:
+        route.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
+        index = route.link_lookup(ifname=name)[0]
+        route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        route.link("set", index=index, state="up")
+
+
+def remove_link(name: str) -> None:
+    """Remove a link, and with it the other end of its wire."""
+    with _explained(f"remove the link {name}"), IPRoute() as route:
+        for index in route.link_lookup(ifname=name):
+            route.link("del", index=index)
+
+
+def namespace_path(name: str) -> Path:
+    """Return the file that names a network namespace."""
+    return NAMESPACES / name
+
+
+def namespace_exists(name: str) -> bool:
+    """Tell whether a network namespace of that name is there and alive (a leftover file is not a namespace)."""
+    try:
+        return os.stat(namespace_path(name)).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except FileNotFoundError:
+        return False
+
+
+def create_namespace(name: str) -> None:
+    """Create a network namespace; its loopback is up."""
+    with _explained(f"create the network namespace {name}"):
+        netns.create(name)
+    if not namespace_exists(name):
+        raise ProviderError(f"cannot create the network namespace {name}", "see 'odb-testbed doctor'")
+    with _explained(f"start the loopback of {name}"), NetNS(name) as inside:
+        inside.link("set", index=inside.link_lookup(ifname="lo")[0], state="up")
+
+
+def remove_namespace(name: str) -> None:
+    """Remove the name of a network namespace; it ends with its last process."""
+    path = namespace_path(name)
+    with _explained(f"remove the network namespace {name}"):
+        try:
+            namespaces.unmount(path)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+        path.unlink(missing_ok=True)
+
+
+def connect(name: str, link: str, interface: str, bridge: str, address: IPv4Interface) -> None:
+    """Lay a wire from `bridge` to `interface` with `address` in the namespace `name`; `link` is its end at the bridge."""
+    with _explained(f"connect {name} to the bridge {bridge}"):
+        with IPRoute() as route:
+            peer = {"ifname": interface, "net_ns_fd": name}
+            route.link("add", ifname=link, kind="veth", peer=peer)
+            index = route.link_lookup(ifname=link)[0]
+            route.link("set", index=index, master=route.link_lookup(ifname=bridge)[0], state="up")
+        with NetNS(name) as inside:
+            index = inside.link_lookup(ifname=interface)[0]
+            inside.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            inside.link("set", index=index, state="up")
+
+
+def names_directory_is_mounted() -> bool:
+    """Tell whether the directory of named network namespaces has been set up (by `ip netns` or by us)."""
+    with Path("/proc/self/mountinfo").open(encoding="utf-8") as table:
+        return any(line.split()[4] == str(NAMESPACES) for line in table)
+
+
+def release_names_directory() -> None:
+    """Undo what the first named network namespace set up, unless somebody has named others since."""
+    if names_directory_is_mounted() and not any(NAMESPACES.iterdir()):
+        with _explained(f"unmount {NAMESPACES}"):
+            namespaces.unmount(NAMESPACES)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        NAMESPACES.rmdir()
