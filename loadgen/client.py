@@ -57,7 +57,7 @@ class SingleAttemptPool(HTTPClientPool):
         client = self.clients.get(key)
         if client is None:
             client = SingleAttemptClient.from_url(url, **self.client_args)
-            client._connection_pool._is_socket_alive = _is_idle  # type: ignore[method-assign]
+            client._connection_pool._is_socket_alive = _is_idle  # type: ignore[assignment,method-assign]
             self.clients[key] = client
         return client
 

@@ -17,10 +17,10 @@ from pathlib import Path
 # and nowhere else.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from locust import events  # noqa: E402
+from locust import events
 
-from loadgen.run import Run  # noqa: E402
-from loadgen.users import PayloadUser  # noqa: E402
+from loadgen.run import Run
+from loadgen.users import PayloadUser
 
 PayloadUser.load = Run(events)
 

@@ -154,7 +154,9 @@ def parse(namespace: Any) -> LoadOptions:
 def _payloads(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise OptionError(f"--payload {text}: not a list of sizes; give bytes separated by commas, as 16384,65536")
+        raise OptionError(
+            f"--payload {text}: not a list of sizes; give bytes separated by commas, as 16384,65536"
+        )
     return tuple(int(part) for part in parts)
 
 

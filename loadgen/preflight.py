@@ -101,7 +101,9 @@ def _fetch_manifest(host: str, options: LoadOptions) -> dict[str, object]:
         body = bytes(response.read())
         status = response.status_code
     except Exception as error:
-        raise PreflightError(f"cannot read {url}: {error_kind(error)}; check --manifest or give --sha256") from error
+        raise PreflightError(
+            f"cannot read {url}: {error_kind(error)}; check --manifest or give --sha256"
+        ) from error
     finally:
         pool.close()
     if status != 200:
@@ -111,5 +113,7 @@ def _fetch_manifest(host: str, options: LoadOptions) -> dict[str, object]:
     except ValueError as error:
         raise PreflightError(f"{url} is not JSON: check --manifest or give --sha256") from error
     if not isinstance(manifest, dict):
-        raise PreflightError(f"{url} is not a JSON object of sizes and digests: check --manifest or give --sha256")
+        raise PreflightError(
+            f"{url} is not a JSON object of sizes and digests: check --manifest or give --sha256"
+        )
     return manifest

@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,24 @@ ABORT = "odb_abort"
 RUN_NAME = "odb_run"
 
 
+@dataclass(slots=True)
+class _State:
+    """What is known of one run; `finished` counts this process's clients, `snapshots` are by worker."""
+
+    name: str
+    begun: bool = False
+    tally: result.Tally = field(default_factory=result.Tally)
+    started: int = 0
+    finished: int = 0
+    finished_by_worker: dict[str, int] = field(default_factory=dict)
+    snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    all_counted: Event = field(default_factory=Event)
+    completing: bool = False
+    concluded: bool = False
+    failure: str | None = None
+    last_success: float = field(default_factory=time.monotonic)
+
+
 class Run:
     """The current run of this process. The web page may make several, one after the other."""
 
@@ -53,7 +72,7 @@ class Run:
         self._role = "local"
         self._descriptor_limit = 0
         self._summary: str | None = None
-        self._reset("")
+        self._state = _State("")
         events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
         events.init.add_listener(self._on_init)
         events.test_start.add_listener(self._on_test_start)
@@ -68,21 +87,21 @@ class Run:
 
     def client_started(self) -> int:
         """A client begins; returns its number in this process, from 0."""
-        if self._started == 0:
-            self._tally.begin_cpu()
-            self._last_success = time.monotonic()
-        self._started += 1
-        return self._started - 1
+        if self._state.started == 0:
+            self._state.tally.begin_cpu()
+            self._state.last_success = time.monotonic()
+        self._state.started += 1
+        return self._state.started - 1
 
     def client_finished(self) -> None:
         """A client has made all of its requests."""
         if not self.active:
             return
-        self._finished += 1
-        self._tally.end_cpu()
+        self._state.finished += 1
+        self._state.tally.end_cpu()
         if self._role == "worker":
-            self._send(FINISHED, {"clients": self._finished})
-        elif self._finished >= self._environment.runner.target_user_count:
+            self._send(FINISHED, {"clients": self._state.finished})
+        elif self._state.finished >= self._environment.runner.target_user_count:
             gevent.spawn(self._complete)
 
     # Locust's events.
@@ -115,10 +134,11 @@ class Run:
 
     def _on_test_start(self, environment: Any, **_: Any) -> None:
         parsed = environment.parsed_options
+        environment.process_exit_code = None
         if self._role == "master":
             # Locust hands unknown options on to the workers: so they learn which run they are in.
             setattr(parsed, RUN_NAME, uuid.uuid4().hex)
-        self._reset(getattr(parsed, RUN_NAME, ""))
+        self._state = _State(getattr(parsed, RUN_NAME, ""), begun=True)
         try:
             self.options = parse(parsed)
             if self._role != "master":
@@ -129,7 +149,7 @@ class Run:
             self._fail(str(error), error.exit_code)
         else:
             self.active = True
-            gevent.spawn(self._watch, self._name)
+            gevent.spawn(self._watch, self._state)
 
     def _prepare(self, environment: Any) -> None:
         preflight.check_descriptors(self._clients_here(), self._descriptor_limit)
@@ -148,11 +168,11 @@ class Run:
     def _on_request(
         self, start_time: float, response_time: float, response_length: int, exception: Any = None, **_: Any
     ) -> None:
-        self._tally.record(
+        self._state.tally.record(
             start_time=start_time, response_ms=response_time, body_bytes=response_length, error=exception
         )
         if exception is None:
-            self._last_success = time.monotonic()
+            self._state.last_success = time.monotonic()
 
     def _on_test_stop(self, **_: Any) -> None:
         self.active = False
@@ -160,7 +180,7 @@ class Run:
             self._conclude()
 
     def _on_report_to_master(self, data: dict[str, Any], **_: Any) -> None:
-        if self._begun:
+        if self._state.begun:
             data[COUNTS] = self._counts()
 
     def _on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
@@ -178,13 +198,13 @@ class Run:
     # Messages.
 
     def _send(self, kind: str, data: dict[str, Any]) -> None:
-        self._environment.runner.send_message(kind, {RUN_NAME: self._name, **data})
+        self._environment.runner.send_message(kind, {RUN_NAME: self._state.name, **data})
 
     def _on_finished(self, msg: Any, **_: Any) -> None:
-        if msg.data[RUN_NAME] != self._name:
+        if msg.data[RUN_NAME] != self._state.name:
             return
-        self._finished_by_worker[msg.node_id] = msg.data["clients"]
-        if sum(self._finished_by_worker.values()) >= self._environment.runner.target_user_count:
+        self._state.finished_by_worker[msg.node_id] = msg.data["clients"]
+        if sum(self._state.finished_by_worker.values()) >= self._environment.runner.target_user_count:
             gevent.spawn(self._complete)
 
     def _on_collect(self, **_: Any) -> None:
@@ -194,19 +214,19 @@ class Run:
         self._accept(msg.node_id, msg.data)
 
     def _on_abort(self, msg: Any, **_: Any) -> None:
-        if msg.data[RUN_NAME] == self._name:
+        if msg.data[RUN_NAME] == self._state.name:
             self._fail(msg.data["reason"], msg.data["exit_code"])
 
     def _counts(self) -> dict[str, Any]:
-        return {RUN_NAME: self._name, "snapshot": self._tally.snapshot()}
+        return {RUN_NAME: self._state.name, "snapshot": self._state.tally.snapshot()}
 
     def _accept(self, worker: str, counts: dict[str, Any] | None) -> None:
-        if counts is None or not self._begun or counts[RUN_NAME] != self._name:
+        if counts is None or not self._state.begun or counts[RUN_NAME] != self._state.name:
             return
         # Counts are cumulative, so a later report replaces an earlier one.
-        self._snapshots[worker] = counts["snapshot"]
-        if result.merge(self._snapshots.values()).requests >= self._expected():
-            self._all_counted.set()
+        self._state.snapshots[worker] = counts["snapshot"]
+        if result.merge(self._state.snapshots.values()).requests >= self._expected():
+            self._state.all_counted.set()
 
     # The end.
 
@@ -215,12 +235,12 @@ class Run:
 
     def _complete(self) -> None:
         """Every client has finished: gather the counts, write the result, end the run."""
-        if self._completing:
+        if self._state.completing:
             return
-        self._completing = True
+        self._state.completing = True
         if self._role == "master":
             self._environment.runner.send_message(COLLECT)
-            self._all_counted.wait(COLLECT_TIMEOUT)
+            self._state.all_counted.wait(COLLECT_TIMEOUT)
         self._conclude()
         self._end()
 
@@ -241,9 +261,9 @@ class Run:
     def _fail(self, reason: str, exit_code: int) -> None:
         """End the run without a result: here, or on the master that started it."""
         self.active = False
-        if self._failure is not None:
+        if self._state.failure is not None:
             return
-        self._failure = reason
+        self._state.failure = reason
         if self._role == "worker":
             self._send(ABORT, {"reason": reason, "exit_code": exit_code})
             return
@@ -256,12 +276,12 @@ class Run:
 
     def _conclude(self) -> None:
         """Turn the counts into the result and the exit code, once per run."""
-        if self._concluded or not self._begun or self._failure is not None:
+        if self._state.concluded or not self._state.begun or self._state.failure is not None:
             return
-        self._concluded = True
+        self._state.concluded = True
         if self._role == "local":
-            self._snapshots = {"local": self._tally.snapshot()}
-        total = result.merge(self._snapshots.values())
+            self._state.snapshots = {"local": self._state.tally.snapshot()}
+        total = result.merge(self._state.snapshots.values())
         users = int(self._environment.runner.target_user_count)
         content = result.document(total, users=users, expected=self._expected())
         self._summary = result.summary(content)
@@ -284,17 +304,23 @@ class Run:
             reason = f"cannot write --result {self.options.result}: {error.strerror}; choose another place"
             print(f"error: {reason}", file=sys.stderr, flush=True)
 
-    def _watch(self, name: str) -> None:
+    def _watch(self, state: _State) -> None:
         """End a run that cannot end by itself: the server went silent, or a worker was lost."""
         workers = set(self._environment.runner.clients) if self._role == "master" else set()
-        while self.active and self._name == name:
+        while self._is_running(state):
             gevent.sleep(min(1.0, self.options.stall_timeout / 4))
             reason = self._lost_worker(workers) if self._role == "master" else self._stalled()
-            if reason is not None and self.active and self._name == name and not self._completing:
+            if reason is not None and self._is_running(state):
                 self._fail(reason, EXIT_FAILURE)
 
+    def _is_running(self, state: _State) -> bool:
+        return self.active and self._state is state and not state.completing
+
     def _stalled(self) -> str | None:
-        if self._started == self._finished or self.options.stall_timeout > time.monotonic() - self._last_success:
+        if (
+            self._state.started == self._state.finished
+            or self.options.stall_timeout > time.monotonic() - self._state.last_success
+        ):
             return None
         return (
             f"no request to {self._environment.host} has succeeded for {self.options.stall_timeout:g} s: check the "
@@ -305,20 +331,6 @@ class Run:
         clients = self._environment.runner.clients
         lost = sorted(name for name in workers if name not in clients or clients[name].state == "missing")
         return f"worker {lost[0]} was lost and its clients with it: start the run again" if lost else None
-
-    def _reset(self, name: str) -> None:
-        self._name = name
-        self._begun = self._environment is not None
-        self._tally = result.Tally()
-        self._started = 0
-        self._finished = 0
-        self._finished_by_worker: dict[str, int] = {}
-        self._snapshots: dict[str, dict[str, Any]] = {}
-        self._all_counted = Event()
-        self._completing = False
-        self._concluded = False
-        self._failure: str | None = None
-        self._last_success = time.monotonic()
 
 
 def _remember_default_arguments() -> None:

@@ -28,11 +28,12 @@ class PayloadUser(FastHttpUser):
 
     def __init__(self, environment: Any) -> None:
         options = self.load.options
-        self.client_pool = SingleAttemptPool(
+        self._pool = SingleAttemptPool(
             connect_timeout=options.connect_timeout, read_timeout=options.read_timeout
         )
+        self.client_pool = self._pool
         super().__init__(environment)
-        agent = self.client.client
+        agent: Any = self.client.client
         agent.redirect_response_codes = frozenset()
         agent.cookiejar = None
         self._made = 0
@@ -48,7 +49,7 @@ class PayloadUser(FastHttpUser):
             return 0
         if not self._finished:
             self._finished = True
-            self.client_pool.close()
+            self._pool.close()
             self.load.client_finished()
         return PARKED_SECONDS
 
