@@ -128,7 +128,7 @@ class _Decoder(ABC, Generic[Event]):
 
 
 class StreamDecoder(_Decoder[StreamEvent]):
-    """One framed direction of a stream. With `hello_first` the first frame has to be HELLO; no other may be."""
+    """One framed direction of a stream. With `hello_first` the first frame is HELLO; no other may be."""
 
     def __init__(self, *, hello_first: bool) -> None:
         super().__init__()
