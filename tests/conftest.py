@@ -1,0 +1,76 @@
+"""Fixtures that every tier of tests uses: the built library, the sanitized native tests, network namespaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.namespaces import Network
+
+ROOT = Path(__file__).resolve().parent.parent
+TIERS = {"unit", "native", "preload", "e2e", "testbed"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test carries the marker of its directory unless it names one itself."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in TIERS and not any(mark.name in TIERS for mark in item.iter_markers()):
+            item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def root_directory() -> Path:
+    """The repository."""
+    return ROOT
+
+
+def build(preset: str, *targets: str) -> Path:
+    """Bring a build directory up to date and return it; fails the test with the compiler's words if it cannot be built."""
+    for tool in ("cmake", "ninja"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    commands = [["cmake", "--preset", preset], ["cmake", "--build", "--preset", preset]]
+    if targets:
+        commands[1] += ["--target", *targets]
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+        )
+        if done.returncode != 0:
+            pytest.fail(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-4000:]}", pytrace=False)
+    return ROOT / "build" / preset
+
+
+@pytest.fixture(scope="session")
+def build_dev() -> Path:
+    """build/dev, everything in it up to date."""
+    return build("dev")
+
+
+@pytest.fixture(scope="session")
+def build_asan() -> Path:
+    """build/asan with the native tests under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    return build("asan", "odb_tests")
+
+
+@pytest.fixture(scope="session")
+def library(build_dev: Path) -> Path:
+    """The libodb.so that the sources give."""
+    return build_dev / "libodb.so"
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Network namespaces made by this test and removed after it; skips without root."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if shutil.which("ip") is None:
+        pytest.skip("iproute2 is not installed")
+    with Network() as made:
+        yield made
