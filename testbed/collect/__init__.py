@@ -1,0 +1,1 @@
+"""Samplers that run on the hosts, and the reading of what they wrote."""
