@@ -1,8 +1,9 @@
 /* arena_map.h: what lies where in an arena. Private to arena*.c.
  *
- * The arena is tiled by blocks: every page belongs to exactly one. A block is described at the index of its first page, in an array outside the arena, and
- * its first page is marked in a bitmap, from which the block around any page is found. Clean blocks never touch each other (they are merged) and hang in
- * bins by size; cached blocks hang in one list per exact size and in one queue by age. Functions of this file expect the lock to be held, except
+ * The arena is tiled by blocks: every page belongs to exactly one. A block is described at the index of its first
+ * page, in an array outside the arena, and its first page is marked in a bitmap, from which the block around any page
+ * is found. Clean blocks never touch each other (they are merged) and hang in bins by size; cached blocks hang in one
+ * list per exact size and in one queue by age. Functions of this file expect the lock to be held, except
  * odb_arena_map_around, which reads atomically.
  */
 #ifndef ODB_CORE_ARENA_MAP_H
@@ -41,7 +42,8 @@ struct arena {
     uint32_t committed; /* pages, from the start, that can be used and described */
     size_t bookkeeping; /* bytes of the mapping that begins with this structure */
     struct arena_block *block;
-    _Atomic uint64_t *starts[ARENA_LEVELS]; /* [0] marks first pages of blocks, [n + 1] the words of [n] that are not zero */
+    /* [0] marks the first pages of blocks, [n + 1] the words of [n] that are not zero. */
+    _Atomic uint64_t *starts[ARENA_LEVELS];
 
     uint32_t bin[ARENA_BINS];
     uint64_t bins_used[ARENA_BIN_WORDS];
@@ -94,15 +96,18 @@ uint32_t odb_arena_map_around(const struct arena *a, uint32_t at);
 
 /* Turns a marked block into a clean one, merged with its clean neighbours. */
 void odb_arena_clean_put(struct arena *a, uint32_t at);
-/* Takes `pages` clean pages, aligned to `alignment` pages, out of the bins as one marked block of state ARENA_LIVE; ARENA_NIL: none, or not committable. */
+/* Takes `pages` clean pages, aligned to `alignment` pages, out of the bins as one marked block of state ARENA_LIVE;
+   ARENA_NIL: none, or not committable. */
 uint32_t odb_arena_clean_take(struct arena *a, uint32_t pages, uint32_t alignment);
 
 /* Turns a marked block of less than ARENA_CACHE_SIZES pages into a cached one. */
 void odb_arena_cache_put(struct arena *a, uint32_t at);
-/* Takes the cached block freed last among those of `pages` (or a little more) out of the cache; ARENA_NIL: none that fits. Its state is ARENA_LIVE. */
+/* Takes the cached block freed last among those of `pages` (or a little more) out of the cache; ARENA_NIL: none that
+   fits. Its state is ARENA_LIVE. */
 uint32_t odb_arena_cache_take(struct arena *a, uint32_t pages, uint32_t alignment);
 
-/* Lengthens the block at `at` to `pages` by taking from the clean and cached blocks behind it. False: they do not reach that far; nothing has changed. */
+/* Lengthens the block at `at` to `pages` by taking from the clean and cached blocks behind it. False: they do not
+   reach that far; nothing has changed. */
 bool odb_arena_map_extend(struct arena *a, uint32_t at, uint32_t pages);
 
 /* Takes a clean or cached block out of its lists. */
