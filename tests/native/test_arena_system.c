@@ -1,4 +1,4 @@
-/* odb_arena where the system says no (refusals come from functions that the test puts into odb_real), and across fork. */
+/* odb_arena where the system says no (refusals come from functions put into odb_real), and across fork. */
 #include "check.h"
 #include "core/arena.h"
 #include "os/real.h"
