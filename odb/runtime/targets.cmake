@@ -1,6 +1,10 @@
 # How each kind of target is made; CMakeLists.txt says which ones there are.
 
-set(ODB_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Werror)
+set(ODB_WARNINGS -Wall -Wextra -Wshadow -Wconversion)
+# A user's compiler may know warnings that ours does not: they stop developers, not an installation.
+if(NOT ODB_WHEEL)
+  list(APPEND ODB_WARNINGS -Werror)
+endif()
 
 function(odb_compile target)
   target_compile_options(${target} PRIVATE ${ODB_WARNINGS})
@@ -17,6 +21,8 @@ function(odb_static_library name sources)
   if(sources)
     add_library(${name} STATIC ${sources})
     odb_compile(${name})
+    # For a wheel it is built because the shared library needs it, or not at all.
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ${ODB_WHEEL})
   endif()
 endfunction()
 
