@@ -122,10 +122,13 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What the load generator reported.  `histogram` is an HDR histogram of latencies in microseconds,
-    base64.
+    """What the load generator reported.
+
+    `complete` says whether every planned request was made; `histogram` is an HDR histogram of all latencies in
+    microseconds, base64; `cpu_share` is the share of one core that the generator's busiest process used.
     """
 
+    complete: bool
     requests: int
     errors: int
     error_kinds: Mapping[str, int]
@@ -137,28 +140,42 @@ class LoadResult:
     histogram: str
     cpu_seconds: float | None
     wall_seconds: float
+    cpu_share: float | None
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoreUse:
+    """How one core spent the load interval; softirq is part of busy, stolen time is not."""
+
+    busy_share: float
+    softirq_share: float
+    steal_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class TierUse:
-    """What one host used during the load interval.  `odb` holds the growth of its ODB counters, empty without
-    ODB.
+    """What one host used during the load interval; `reasons` says by field name why a value is None.
+
+    `cores` are the ones its processes were pinned to.  CPU and memory are those of the tier's cgroup without the
+    agent's; `memory_*` is everything charged, `working_*` leaves the page cache out.  `odb` holds the growth of the
+    tier's ODB counters, empty without ODB.
     """
 
     role: str
     cores: tuple[int, ...]
-    cpu_seconds: float | None
-    cpu_user_seconds: float | None
-    cpu_system_seconds: float | None
-    busy_share: Mapping[str, float]
-    softirq_share: Mapping[str, float]
-    steal_share: float | None
-    mem_mean_bytes: float | None
-    mem_peak_bytes: float | None
-    rx_bytes: int | None
-    tx_bytes: int | None
-    agent_cpu_seconds: float | None
+    seconds: float
     samples: int
+    cpu_seconds: float | None
+    memory_mean_bytes: float | None
+    memory_peak_bytes: float | None
+    working_mean_bytes: float | None
+    working_peak_bytes: float | None
+    rx_bytes: float | None
+    tx_bytes: float | None
+    core_use: Mapping[str, CoreUse]
+    steal_share: float | None
+    agent_cpu_seconds: float
     odb: Mapping[str, int]
     reasons: Mapping[str, str]
 

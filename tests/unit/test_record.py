@@ -66,7 +66,7 @@ def test_a_run_on_disk_gives_back_its_records_and_raw_files(tmp_path: Path) -> N
         (lambda text: text.replace('"payload": 16384', '"payload": null', 1), "field cell.payload"),
         (lambda text: text.replace('"valid": true', '"valid": true, "extra": 0'), "field extra"),
         (lambda text: text.replace('"sequence": 0,', ""), "field sequence is missing"),
-        (lambda text: text.replace('"rx_bytes": 100', '"rx_bytes": "100"'), r"field tiers[0].rx_bytes"),
+        (lambda text: text.replace('"rx_bytes": 100.0', '"rx_bytes": "100"'), r"field tiers[0].rx_bytes"),
     ],
 )
 def test_a_corrupt_record_is_refused_with_its_file_and_a_remedy(tmp_path: Path, damage, said: str) -> None:  # type: ignore[no-untyped-def]

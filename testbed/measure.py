@@ -1,0 +1,187 @@
+"""Measures one cell: starts the variant, verifies it, warms it up, loads it under watch, and makes the record.
+
+Whatever goes wrong with a host, a server or the load becomes a record with its reason, so that a run goes on.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from testbed import metrics
+from testbed.errors import ServingError, TestbedError
+from testbed.load import LoadPlan
+from testbed.loadrun import run_load
+from testbed.matrix import Step
+from testbed.record import (
+    SCHEMA,
+    BodyCheck,
+    Record,
+    RunHeader,
+    VariantUse,
+    Verification,
+    dumps,
+)
+from testbed.session import Testbed
+from testbed.spec import Variant
+from testbed.watch import Watch
+
+_PROBE = Path(__file__).with_name("probe.py")
+_PROBE_SECONDS = 120.0
+_GROWS = {
+    "be": ("payloads_captured", "spans_sent"),
+    "is": ("spans_received", "spans_sent"),
+    "fe": ("spans_received",),
+}
+"""The ODB counters that must grow on a tier when bodies pass it; the key is the role without its number."""
+
+Counters = Mapping[str, Mapping[str, int]]
+
+
+def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Record:
+    """Measure one step on a deployed testbed; raw files are left in the directory `work`.
+
+    Servers, agents and load are stopped when this returns or raises, KeyboardInterrupt included.
+    """
+    started_at = time.time()
+    record = Record(
+        schema=SCHEMA,
+        run=header.run,
+        environment=header.environment.fingerprint,
+        cell=step.cell,
+        variant=step.variant,
+        repetition=step.repetition,
+        sequence=step.sequence,
+        seed=header.plan.seed,
+        started_at=started_at,
+        ended_at=started_at,
+        failure=None,
+        valid=False,
+        remarks=(),
+        verification=None,
+        load=None,
+        tiers=(),
+        metrics={},
+    )
+    try:
+        with ExitStack() as cleanup:
+            cleanup.callback(testbed.stop)
+            testbed.start(_variant(step.variant))
+            record = replace(record, verification=verify(testbed, step.variant))
+            record = _under_load(testbed, header, step, work, record)
+    except TestbedError as error:
+        record = replace(record, failure=str(error), valid=False, metrics={})
+    return replace(record, ended_at=time.time())
+
+
+def verify(testbed: Testbed, variant: VariantUse) -> Verification:
+    """Fetch every body through the chain and check it, and that ODB took part exactly if the variant says so.
+
+    The servers have just been started, so that their counters have grown from nothing.
+    ServingError says which body was wrong or on which tier ODB was absent, idle or present against the variant.
+    """
+    sizes = sorted(testbed.topology.payloads)
+    client = testbed.host("client")
+    command = [client.python, "-c", _PROBE.read_text(encoding="utf-8"), testbed.front_url(), *map(str, sizes)]
+    outcome = testbed.run("client", command, timeout=_PROBE_SECONDS)
+    if outcome.exit_code != 0:
+        raise ServingError(f"verification failed: {outcome.stderr.strip() or 'the probe said nothing'}")
+    found = json.loads(outcome.stdout)
+    bodies = tuple(
+        BodyCheck(
+            payload=body["payload"],
+            length=body["length"],
+            sha256=body["sha256"],
+            expected_sha256=found["manifest"].get(str(body["payload"]), "not in the manifest"),
+        )
+        for body in found["bodies"]
+    )
+    for body in bodies:
+        if (body.length, body.sha256) != (body.payload, body.expected_sha256):
+            raise ServingError(
+                f"verification failed: the body of {body.payload} bytes came with {body.length} bytes and SHA-256 "
+                f"{body.sha256} instead of {body.expected_sha256}"
+            )
+    after = counters(testbed)
+    growth = grown({}, after)
+    check_odb(variant, after, growth)
+    return Verification(bodies, variant.odb, growth)
+
+
+def check_odb(variant: VariantUse, present: Counters, growth: Counters) -> None:
+    """ServingError unless the counters prove that ODB worked on every tier, or is loaded on none without it."""
+    for role, values in present.items():
+        if not variant.odb and values:
+            raise ServingError(
+                f"verification failed: {role} runs with the library in variant {variant.label}"
+            )
+        if variant.odb and not values:
+            raise ServingError(
+                f"verification failed: {role} runs without the library in variant {variant.label}"
+            )
+        idle = [name for name in _GROWS[role.rstrip("0123456789")] if not growth[role].get(name)]
+        if variant.odb and idle:
+            raise ServingError(
+                f"verification failed: ODB is loaded on {role} but idle in variant {variant.label}: "
+                f"{idle[0]} did not grow"
+            )
+
+
+def counters(testbed: Testbed) -> dict[str, dict[str, int]]:
+    """The live ODB counters of every serving role; an empty mapping where no process has the library."""
+    chain = testbed.topology.chain
+    with ThreadPoolExecutor(max_workers=len(chain)) as pool:
+        return dict(zip(chain, pool.map(testbed.odb_stats, chain), strict=True))
+
+
+def grown(before: Counters, after: Counters) -> dict[str, dict[str, int]]:
+    """By how much each counter changed; unchanged ones are left out."""
+    return {
+        role: {
+            name: value - before.get(role, {}).get(name, 0)
+            for name, value in values.items()
+            if value != before.get(role, {}).get(name, 0)
+        }
+        for role, values in after.items()
+    }
+
+
+def _variant(use: VariantUse) -> Variant:
+    return Variant(use.name, "", use.odb, use.profile, use.options)
+
+
+def _under_load(testbed: Testbed, header: RunHeader, step: Step, work: Path, record: Record) -> Record:
+    """Warm up, run the load with an agent on every host, and complete the record with what they found."""
+    plan = header.plan.load
+    target = LoadPlan(
+        url=testbed.front_url(),
+        payloads=(step.cell.payload,),
+        users=plan.users,
+        spawn_rate=plan.spawn_rate,
+        requests_per_user=plan.requests_per_user,
+    )
+    warm_up = replace(
+        target,
+        users=plan.warmup_users,
+        spawn_rate=float(plan.warmup_users),
+        requests_per_user=plan.warmup_requests_per_user,
+    )
+    run_load(testbed, warm_up)
+    before = counters(testbed) if step.variant.odb else {}
+    with Watch(testbed, work) as watch:
+        result = run_load(testbed, target)
+    growth = grown(before, counters(testbed)) if step.variant.odb else {}
+    (work / "load.json").write_text(dumps(result), encoding="utf-8")
+    tiers = watch.summarise(result.started_at, result.ended_at, growth)
+    valid, remarks = metrics.remarks(result, tiers)
+    return replace(
+        record,
+        valid=valid,
+        remarks=remarks,
+        load=result,
+        tiers=tiers,
+        metrics=metrics.derive(result, tiers),
+    )

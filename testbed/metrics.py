@@ -1,0 +1,121 @@
+"""Turns the raw results of one cell into named metrics, and judges whether its latencies may be used.
+
+Names and units are those of the machine-readable comparison: `<tier>.cpu_us` and `<tier>.bytes` per request, memory as
+the peak during the load without the page cache, latency percentiles, throughput, failed requests, and the load
+generator's own share of a core.  `is` is the sum over all intermediaries; with several of them `is1`, `is2`, ... stand
+beside it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from testbed.record import LoadResult, Metric, TierUse
+
+SATURATED_SHARE = 0.9
+"""A load generator busier than this share of a core measured itself rather than the servers."""
+DISTURBED_STEAL = 0.05
+"""A share of time stolen from the tiers' cores above which the cell is flagged as disturbed."""
+
+_NO_REQUEST = "no request succeeded"
+
+
+def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
+    """The metrics of one cell, per successful request where they are per request.
+
+    `tiers` holds one entry per host; the client's is left out, `client.cpu_share` is what the generator says.
+    """
+    tiers = [one for one in tiers if one.role != "client"]
+    metrics: dict[str, Metric] = {}
+    groups = _groups(tiers)
+    for name, members in groups.items():
+        metrics[f"{name}.cpu_us"] = _per_request(
+            load, members, "cpu_seconds", lambda one: one.cpu_seconds, 1e6, "us"
+        )
+    metrics["total.cpu_us"] = _per_request(load, tiers, "cpu_seconds", lambda one: one.cpu_seconds, 1e6, "us")
+    for name, members in groups.items():
+        metrics[f"{name}.bytes"] = _per_request(load, members, "rx_bytes", _network_bytes, 1, "B")
+    for name, members in groups.items():
+        metrics[f"{name}.mem_bytes"] = _sum(members, "working_bytes", lambda one: one.working_peak_bytes, "B")
+    for name in ("p50", "p99", "p999"):
+        metrics[f"latency.{name}_us"] = _latency(load, name)
+    succeeded = load.requests - load.errors
+    metrics["throughput_rps"] = (
+        Metric(succeeded / load.wall_seconds, "1/s")
+        if load.wall_seconds > 0
+        else Metric(None, "1/s", _NO_REQUEST)
+    )
+    metrics["errors"] = Metric(float(load.errors), "1")
+    metrics["client.cpu_share"] = Metric(
+        load.cpu_share, "1", "the load generator did not report it" if load.cpu_share is None else None
+    )
+    return metrics
+
+
+def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str, ...]]:
+    """Whether the latencies may be used, and everything that a reader of the figures should know."""
+    unusable: list[str] = []
+    notes: list[str] = []
+    if load.cpu_share is not None and load.cpu_share > SATURATED_SHARE:
+        unusable.append(
+            f"the load generator was saturated ({load.cpu_share:.0%} of a core), latencies are its own"
+        )
+    if not load.complete:
+        unusable.append("the load ended before every request was made")
+    if load.errors:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(load.error_kinds.items()))
+        notes.append(f"{load.errors} of {load.requests} requests failed ({kinds})")
+    for tier in tiers:
+        if tier.steal_share is not None and tier.steal_share > DISTURBED_STEAL:
+            notes.append(f"disturbed: {tier.steal_share:.0%} of the time of {tier.role}'s cores was stolen")
+    return not unusable, (*unusable, *notes)
+
+
+def _groups(tiers: Sequence[TierUse]) -> dict[str, list[TierUse]]:
+    """The tiers by metric name: fe, is (all intermediaries), is1, is2, ... when there are several, be."""
+    between = [one for one in tiers if one.role.startswith("is")]
+    groups = {one.role: [one] for one in tiers if one.role == "fe"}
+    groups["is"] = between
+    if len(between) > 1:
+        groups |= {one.role: [one] for one in between}
+    groups |= {one.role: [one] for one in tiers if one.role == "be"}
+    return groups
+
+
+def _network_bytes(tier: TierUse) -> float | None:
+    return None if tier.rx_bytes is None or tier.tx_bytes is None else tier.rx_bytes + tier.tx_bytes
+
+
+def _sum(tiers: Sequence[TierUse], field: str, value: Callable[[TierUse], float | None], unit: str) -> Metric:
+    """The sum over tiers; absent when one of them is, with that one's reason."""
+    total = 0.0
+    for tier in tiers:
+        one = value(tier)
+        if one is None:
+            return Metric(None, unit, f"{tier.role}: {_reason(tier.reasons, field)}")
+        total += one
+    return Metric(total, unit) if tiers else Metric(None, unit, "there is no such tier")
+
+
+def _per_request(
+    load: LoadResult,
+    tiers: Sequence[TierUse],
+    field: str,
+    value: Callable[[TierUse], float | None],
+    factor: float,
+    unit: str,
+) -> Metric:
+    total = _sum(tiers, field, value, unit)
+    succeeded = load.requests - load.errors
+    if succeeded <= 0:
+        return Metric(None, unit, _NO_REQUEST)
+    return total if total.value is None else Metric(total.value * factor / succeeded, unit)
+
+
+def _latency(load: LoadResult, name: str) -> Metric:
+    value = load.latency_us.get(name)
+    if load.requests <= load.errors:
+        return Metric(None, "us", _NO_REQUEST)
+    return Metric(value, "us", None if value is not None else "the load generator did not report it")
+
+
+def _reason(reasons: Mapping[str, str], field: str) -> str:
+    return reasons.get(field, f"{field} was not measured")

@@ -1,0 +1,82 @@
+"""How far a run is and how long it will take, on standard error: a bar on a terminal, a line per step elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from testbed.matrix import Step, remaining_seconds
+
+
+class RunProgress:
+    """A context that shows the steps of a run.  One thread."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._durations: list[float] = []
+        self._done = 0
+        self._began = time.monotonic()
+        self._title = ""
+        console = Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("preparing", total=None, left="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Say what is being done outside of the steps, such as deploying."""
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=text)
+        else:
+            self._console.print(text)
+
+    def expect(self, total: int, durations: Sequence[float]) -> None:
+        """`total` steps will follow; `durations`, in seconds, of earlier ones make the first estimate."""
+        self._total = total
+        self._durations = list(durations)
+        self._bar.update(self._task, total=total, left=self._left())
+
+    def begin(self, step: Step) -> None:
+        """A step begins."""
+        self._began = time.monotonic()
+        self._title = step.title
+        self._bar.update(self._task, description=step.title, left=self._left())
+
+    def end(self, failure: str | None) -> None:
+        """The step has ended, well or with a failure; failures are always printed."""
+        self._done += 1
+        self._durations.append(time.monotonic() - self._began)
+        self._bar.update(self._task, advance=1, left=self._left())
+        outcome = f"failed: {failure}" if failure else f"{self._durations[-1]:.1f} s"
+        if failure or not self._console.is_terminal:
+            self._console.print(
+                f"[{self._done}/{self._total}] {self._title}: {outcome}; {self._left()}", soft_wrap=True
+            )
+
+    def _left(self) -> str:
+        seconds = remaining_seconds(self._durations, self._total - self._done)
+        if seconds is None:
+            return "time left unknown"
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}:{rest:02d} left"
