@@ -16,6 +16,15 @@ from typing import Any, Self
 from testbed.errors import UsageError
 
 HTTP_PORT = 80
+# Where the playbooks put what we run on a host.
+HOST_DIRECTORY = "/opt/odb-testbed"
+HOSTPROC = f"{HOST_DIRECTORY}/hostproc.py"
+AGENT = f"{HOST_DIRECTORY}/agent.py"
+LOCUSTFILE = f"{HOST_DIRECTORY}/loadgen/odb.py"
+NGINX_CONFIGURATION = "/etc/odb-testbed/nginx.conf"
+NGINX_PID_FILE = "/run/odb-testbed/nginx.pid"
+ODB_CONFIGURATION = "/etc/odb/odb.toml"
+PAYLOAD_DIRECTORY = "/srv/odb-testbed"
 MAX_TIERS = 8
 DEFAULT_PAYLOADS = (16384, 65536, 262144)
 VARIANTS_FILE = Path(__file__).with_name("variants.toml")
@@ -88,17 +97,31 @@ class Topology:
     clients: int = 1000
 
     def __post_init__(self) -> None:
-        _require(type(self.tiers) is int and 1 <= self.tiers <= MAX_TIERS, "tiers", self.tiers, f"a number from 1 to {MAX_TIERS}")
+        _require(
+            type(self.tiers) is int and 1 <= self.tiers <= MAX_TIERS,
+            "tiers",
+            self.tiers,
+            f"a number from 1 to {MAX_TIERS}",
+        )
         size = parse_size(self.buffer_size, "buffer size")
-        _require(4096 <= size <= 16 << 20 and size % 4096 == 0, "buffer size", self.buffer_size, "4k to 16m in steps of 4k")
+        _require(
+            4096 <= size <= 16 << 20 and size % 4096 == 0,
+            "buffer size",
+            self.buffer_size,
+            "4k to 16m in steps of 4k",
+        )
         for name in ("buffering", "sendfile", "align"):
             _require(type(getattr(self, name)) is bool, name, getattr(self, name), "on or off")
         _require(len(self.payloads) > 0, "payloads", self.payloads, "at least one size")
         for payload in self.payloads:
             _require(type(payload) is int and 1 <= payload <= 1 << 30, "payload", payload, "1 byte to 1 GiB")
-        _require(len(set(self.payloads)) == len(self.payloads), "payloads", self.payloads, "sizes that differ")
+        _require(
+            len(set(self.payloads)) == len(self.payloads), "payloads", self.payloads, "sizes that differ"
+        )
         _require(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "a number from 0 on")
-        _require(type(self.clients) is int and 1 <= self.clients <= 100_000, "clients", self.clients, "1 to 100000")
+        _require(
+            type(self.clients) is int and 1 <= self.clients <= 100_000, "clients", self.clients, "1 to 100000"
+        )
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -140,7 +163,9 @@ def parse_size(text: str, what: str = "size") -> int:
     """Return the bytes that "16384", "16k" or "1m" mean (powers of 1024)."""
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise UsageError(f"{what} {text!r} is not a size", "write a number with an optional k or m, such as 16k")
+        raise UsageError(
+            f"{what} {text!r} is not a size", "write a number with an optional k or m, such as 16k"
+        )
     return int(match[1]) * _FACTOR[match[2].lower()]
 
 
@@ -172,7 +197,9 @@ def _variant(source: Path, name: str, table: object) -> Variant:
         raise UsageError(f"{where} is not a table", f"write [{name}]")
     unknown = sorted(set(table) - {"description", "odb", "profile", "options"})
     if unknown:
-        raise UsageError(f"{where} has the unknown key {unknown[0]!r}", "known keys are description, odb, profile, options")
+        raise UsageError(
+            f"{where} has the unknown key {unknown[0]!r}", "known keys are description, odb, profile, options"
+        )
     description, odb, profile = table.get("description", ""), table.get("odb"), table.get("profile")
     if not isinstance(odb, bool):
         raise UsageError(f"{where}: key 'odb' is {odb!r}", "write odb = true or odb = false")
@@ -180,7 +207,9 @@ def _variant(source: Path, name: str, table: object) -> Variant:
         raise UsageError(f"{where}: 'description' and 'profile' are texts", "put them in quotes")
     options = _options(where, table.get("options", {}))
     if not odb and (profile is not None or options):
-        raise UsageError(f"{where} sets a profile or options without the library", "write odb = true or remove them")
+        raise UsageError(
+            f"{where} sets a profile or options without the library", "write odb = true or remove them"
+        )
     return Variant(name, description, odb, profile, options)
 
 
@@ -196,7 +225,9 @@ def _options(where: str, table: object) -> Mapping[str, str]:
         elif isinstance(value, str | int):
             options[key] = str(value)
         else:
-            raise UsageError(f"{where}: option {key!r} has the value {value!r}", "write a text, a number, true or false")
+            raise UsageError(
+                f"{where}: option {key!r} has the value {value!r}", "write a text, a number, true or false"
+            )
     return MappingProxyType(options)
 
 

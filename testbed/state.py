@@ -30,7 +30,9 @@ CREATED = "created"
 def default_path() -> Path:
     """Return the state file that is used when none is named: $ODB_TESTBED_STATE or one below the home directory."""
     named = os.environ.get(STATE_VARIABLE)
-    return Path(named).absolute() if named else Path.home() / ".local" / "state" / "odb-testbed" / "state.json"
+    return (
+        Path(named).absolute() if named else Path.home() / ".local" / "state" / "odb-testbed" / "state.json"
+    )
 
 
 @dataclass(slots=True)
@@ -51,8 +53,9 @@ class Resource:
 class State:
     """What the state file holds.
 
-    `identity` is random and part of every name we create; `core_rule` states how cores were shared; `serving` is the name of the
-    variant whose servers were started last, None when they were stopped.
+    `identity` is random and part of every name we create; `core_rule` states how cores were shared; `serving` is
+    the name of the variant whose servers were started last, None when they were stopped; `fingerprint` tells what
+    the playbooks installed last, None while they have not ended well.
     """
 
     identity: str
@@ -62,7 +65,7 @@ class State:
     resources: list[Resource] = field(default_factory=list)
     core_rule: str = ""
     serving: str | None = None
-    complete: bool = False
+    fingerprint: str | None = None
 
     @classmethod
     def fresh(cls, network: str, topology: Topology) -> Self:
@@ -91,7 +94,7 @@ class State:
             ],
             "core_rule": self.core_rule,
             "serving": self.serving,
-            "complete": self.complete,
+            "fingerprint": self.fingerprint,
         }
 
     @classmethod
@@ -105,8 +108,19 @@ class State:
             resources=[Resource(**resource) for resource in plain["resources"]],
             core_rule=plain["core_rule"],
             serving=plain["serving"],
-            complete=plain["complete"],
+            fingerprint=plain["fingerprint"],
         )
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lock that this process has: the locked file's descriptor and how often it was taken."""
+
+    descriptor: int
+    count: int = 0
+
+
+_HELD: dict[Path, _Held] = {}
 
 
 class StateStore:
@@ -117,7 +131,6 @@ class StateStore:
         self.lock_path = self.path.with_name(self.path.name + ".lock")
         self.data = self.path.with_name(self.path.stem + ".d")
         self.made: list[Path] = []  # directories above the state file that must go with it
-        self._locked: int | None = None
 
     def exists(self) -> bool:
         """Tell whether a testbed is recorded."""
@@ -140,7 +153,9 @@ class StateStore:
             raise self._corrupt("it has no key 'schema'")
         if schema != SCHEMA:
             remedy = "destroy the testbed with the version that made it"
-            raise StateError(f"the state file {self.path} has schema {schema!r}, this version reads {SCHEMA}", remedy)
+            raise StateError(
+                f"the state file {self.path} has schema {schema!r}, this version reads {SCHEMA}", remedy
+            )
         try:
             return State.from_json(plain)
         except (KeyError, TypeError, ValueError, AttributeError, TestbedError) as error:
@@ -185,19 +200,31 @@ class StateStore:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the testbed for one command. Raises StateError at once when another command has it."""
-        self.made = _make_directories(self.path.parent)
-        descriptor = self._acquire()
-        self._locked = descriptor
+        """Hold the testbed for one command. Raises StateError at once when another process has it.
+
+        A process may hold it several times, through any number of stores; the last one to leave gives it back.
+        """
+        held = _HELD.get(self.path)
+        if held is None:
+            self.made = _make_directories(self.path.parent)
+            held = _HELD[self.path] = _Held(self._acquire())
+        held.count += 1
         try:
             yield
         finally:
-            self._locked = None
+            held.count -= 1
+            if held.count == 0:
+                del _HELD[self.path]
+                self._release(held.descriptor)
+
+    def _release(self, descriptor: int) -> None:
+        try:
             if not self.path.exists():  # nothing deployed: leave nothing behind
                 self.lock_path.unlink(missing_ok=True)
                 for directory in reversed(self.made):
                     with contextlib.suppress(OSError):  # not empty: somebody else uses it
                         directory.rmdir()
+        finally:
             os.close(descriptor)
 
     def _acquire(self) -> int:
@@ -220,7 +247,7 @@ class StateStore:
             os.close(descriptor)
 
     def _require_lock(self) -> None:
-        if self._locked is None:
+        if self.path not in _HELD:
             raise RuntimeError("the state is written without holding its lock")
 
     def _corrupt(self, reason: str) -> StateError:

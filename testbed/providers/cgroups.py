@@ -95,7 +95,11 @@ def create(path: str, cores: Iterable[int] = ()) -> None:
         try:
             directory.mkdir(exist_ok=True)
             if tree.version == 2:
-                switch(directory.parent if directory.parent != tree.mount else directory, tree.controllers, on=True)
+                switch(
+                    directory.parent if directory.parent != tree.mount else directory,
+                    tree.controllers,
+                    on=True,
+                )
             if "cpuset" in tree.controllers:
                 _set_cores(directory, wanted)
         except OSError as error:

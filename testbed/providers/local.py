@@ -60,7 +60,9 @@ def parse_network(text: str) -> IPv4Network:
     try:
         parsed = IPv4Network(text)
     except ValueError as error:
-        raise UsageError(f"network {text!r} is not an address range", f"write one such as {DEFAULT_NETWORK}") from error
+        raise UsageError(
+            f"network {text!r} is not an address range", f"write one such as {DEFAULT_NETWORK}"
+        ) from error
     if parsed.prefixlen > 27 or parsed.prefixlen < 8:
         raise UsageError(f"network {text!r} has a bad size", "it must have 32 addresses or more, /8 to /27")
     return parsed
@@ -71,9 +73,13 @@ def check_machine() -> None:
     if os.geteuid() != 0:
         raise EnvironmentFault("namespaces can be created by root only", "run the command as root (sudo)")
     if reason := namespaces.missing_privilege():
-        raise EnvironmentFault(f"namespaces cannot be created here ({reason})", "use a privileged container or a machine")
+        raise EnvironmentFault(
+            f"namespaces cannot be created here ({reason})", "use a privileged container or a machine"
+        )
     if "tracking" in cgroups.missing():
-        raise EnvironmentFault("no writable cgroup hierarchy is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
+        raise EnvironmentFault(
+            "no writable cgroup hierarchy is mounted", "mount -t cgroup2 none /sys/fs/cgroup"
+        )
     for program, package in (("sshd", "openssh-server"), ("ssh", "openssh-client"), ("nginx", "nginx")):
         if shutil.which(program) is None:
             raise EnvironmentFault(f"{program} is missing", f"apt-get install {package}")
@@ -111,7 +117,10 @@ class LocalProvider:
     def _ensure_ground(self) -> None:
         """Create what all hosts share: directories, cgroup, bridge."""
         self._directory(self._store.data, None)
-        if self._state.find("names-directory", str(network.NAMESPACES)) is None and not network.names_directory_is_mounted():
+        if (
+            self._state.find("names-directory", str(network.NAMESPACES)) is None
+            and not network.names_directory_is_mounted()
+        ):
             # The first named namespace of a machine makes a mount of that directory; then it is ours to undo.
             self._store.created(self._state, self._plan("names-directory", str(network.NAMESPACES)))
         for mount, controllers in cgroups.controllers_to_switch_on().items():
@@ -172,7 +181,10 @@ class LocalProvider:
     def _boot(self, role: str, host: Host, directory: Path, host_key: str, authorized: str) -> None:
         volatile = overlay.why_not(directory) is not None
         record = self._plan("sshd", f"sshd-{role}", role, {"volatile": volatile})
-        program, live = sshd.program(), overlay.trees_to_show([_checkout(), Path(sys.prefix), Path(sys.base_prefix)])
+        program, live = (
+            sshd.program(),
+            overlay.trees_to_show([_checkout(), Path(sys.prefix), Path(sys.base_prefix)]),
+        )
         path = network.namespace_path(self._names.namespace(role))
 
         def start() -> NoReturn:
@@ -202,7 +214,9 @@ class LocalProvider:
             if namespaces.start_time(pid) != started or time.monotonic() > deadline:
                 tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
                 reason = tail[0] if tail else "it said nothing"
-                raise ProviderError(f"the sshd of {role} does not answer at {host.address}:{host.ssh_port}", reason)
+                raise ProviderError(
+                    f"the sshd of {role} does not answer at {host.address}:{host.ssh_port}", reason
+                )
             time.sleep(0.02)
 
     # ---- facts
@@ -248,7 +262,9 @@ class LocalProvider:
 
     # ---- records
 
-    def _plan(self, kind: str, name: str, role: str | None = None, details: dict[str, object] | None = None) -> Resource:
+    def _plan(
+        self, kind: str, name: str, role: str | None = None, details: dict[str, object] | None = None
+    ) -> Resource:
         return self._store.plan(self._state, Resource(kind, name, role, details=dict(details or {})))
 
     def _directory(self, path: Path, role: str | None) -> Path:
@@ -295,7 +311,7 @@ class LocalProvider:
         if os.geteuid() != 0:
             raise EnvironmentFault("namespaces can be removed by root only", "run the command as root (sudo)")
         removed = [f"{record.kind} {record.name}" for record in self._state.resources]
-        self._state.complete, self._state.serving = False, None
+        self._state.fingerprint = self._state.serving = None
         for role in list(self._state.hosts):
             self._progress(f"removing {role}")
             self.remove_host(role)
@@ -326,7 +342,9 @@ class LocalProvider:
             case "names-directory":
                 network.release_names_directory()
             case unknown:
-                raise ProviderError(f"the state names a thing of the unknown kind {unknown!r} ({record.name})")
+                raise ProviderError(
+                    f"the state names a thing of the unknown kind {unknown!r} ({record.name})"
+                )
         self._store.forget(self._state, record)
 
 

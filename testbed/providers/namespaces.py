@@ -50,7 +50,9 @@ def enter_network(path: Path) -> None:
 def mount(source: str, target: Path, kind: str | None, flags: int = 0, options: str = "") -> None:
     """Mount `source` on `target`; see mount(2)."""
     raw_kind = kind.encode() if kind else None
-    result = _libc.mount(source.encode(), os.fsencode(target), raw_kind, ctypes.c_ulong(flags), options.encode() or None)
+    result = _libc.mount(
+        source.encode(), os.fsencode(target), raw_kind, ctypes.c_ulong(flags), options.encode() or None
+    )
     _check(result, str(target))
 
 
@@ -77,7 +79,9 @@ def enter_root(root: Path) -> None:
 def start_time(pid: int) -> int | None:
     """Return when a process started (clock ticks since boot); None when there is no such process or it is a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in ("Z", "X") else int(fields[19])
@@ -166,9 +170,11 @@ def _check(result: int, what: str) -> None:
 
 def missing_privilege() -> str | None:
     """Return why this process cannot make namespaces and mounts, None when it can."""
+
     def attempt() -> None:
         unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC)
         mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
+
     if os.geteuid() != 0:
         return os.strerror(errno.EPERM)
     return in_child(attempt)

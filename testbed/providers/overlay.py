@@ -64,7 +64,9 @@ def trees_to_show(trees: Sequence[Path]) -> list[Path]:
     """Return those of `trees` that a host has to see live, without those inside another one or part of the system."""
     chosen: list[Path] = []
     for tree in sorted({Path(os.path.realpath(one)) for one in trees}):
-        if tree in (Path("/"), Path("/usr"), Path("/usr/local")) or any(tree.is_relative_to(one) for one in chosen):
+        if tree in (Path("/"), Path("/usr"), Path("/usr/local")) or any(
+            tree.is_relative_to(one) for one in chosen
+        ):
             continue
         chosen.append(tree)
     return chosen
@@ -76,7 +78,10 @@ def _overlay(layers: Path) -> Path:
         directory.mkdir(exist_ok=True)
     if not (upper / "root").exists():
         upper.chmod(0o755)
-    options = ",".join(f"{key}={_escaped(path)}" for key, path in (("lowerdir", Path("/")), ("upperdir", upper), ("workdir", work)))
+    options = ",".join(
+        f"{key}={_escaped(path)}"
+        for key, path in (("lowerdir", Path("/")), ("upperdir", upper), ("workdir", work))
+    )
     mount("overlay", root, "overlay", 0, options)
     return root
 

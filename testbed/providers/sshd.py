@@ -32,7 +32,9 @@ def make_key(path: Path, comment: str) -> str:
         path.unlink(missing_ok=True)
         public.unlink(missing_ok=True)
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
-        made = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        made = subprocess.run(
+            command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+        )
         if made.returncode != 0:
             raise ProviderError(f"cannot make the key {path}", made.stderr.strip() or None)
     return public.read_text(encoding="ascii").strip()
