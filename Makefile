@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 FUZZ_SECONDS ?= 60
 export PYTHON
+# Ansible insists on UTF-8; compilers and the loader should speak English in logs.
+export LC_ALL := C.UTF-8
 
 C_SOURCES := $(wildcard odb/runtime/*.def odb/runtime/*.cmake odb/runtime/*/*.c odb/runtime/*/*.h odb/runtime/*/*.def)
 C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c tests/native/*.h tests/native/support/*.[ch] tests/preload/*.c)
