@@ -48,75 +48,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     Values stay text or numbers here, since the web page replaces them by new text: `parse` gives them their form.
     """
-    group = parser.add_argument_group("ODB load options")
-    group.add_argument(
+    parser.add_argument(
         "--payload",
         default="65536",
         type=_checked(_payloads),
         metavar="BYTES[,BYTES...]",
         help="Payload sizes in bytes, asked for in turn (default: 65536)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--path-template",
         default="/payload/{size}.bin",
         type=_checked(_template),
         metavar="PATH",
         help="Path of a payload; {size} is replaced by its size in bytes (default: /payload/{size}.bin)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--requests-per-user",
         default=30,
         type=int,
         metavar="N",
         help="GETs that each client makes (default: 30)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--check",
         default="length",
         choices=CHECKS,
         help="What is checked of each body: nothing, its length, or its length and SHA-256 (default: length)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--sha256",
         default="",
         type=_checked(_sha256),
         metavar="HEX",
         help="Expected SHA-256 of the body with --check hash and one size (default: read from the manifest)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--manifest",
         default="/payload/manifest.json",
         metavar="PATH",
         help='Path of the JSON object {"<bytes>": "<sha256>"}, read once before a run with --check hash '
         "(default: /payload/manifest.json)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--connect-timeout",
         default=5.0,
         type=float,
         metavar="SECONDS",
         help="Longest wait for a connection (default: 5)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--read-timeout",
         default=30.0,
         type=float,
         metavar="SECONDS",
         help="Longest silence of the server within a response (default: 30)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--stall-timeout",
         default=60.0,
         type=float,
         metavar="SECONDS",
         help="End the run as failed when no request has succeeded for this long (default: 60)",
     )
-    group.add_argument(
+    result = parser.add_argument(
         "--result",
         default="",
         metavar="FILE",
         help="Write the result of the run to FILE as JSON",
     )
+    # Locust's mark for what its web page offers: not the name of a file on this machine.
+    result.include_in_web_ui = False  # type: ignore[attr-defined]
     parser.set_defaults(num_users=DEFAULT_USERS, spawn_rate=DEFAULT_SPAWN_RATE, stop_timeout=5.0)
 
 

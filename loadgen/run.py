@@ -22,9 +22,9 @@ from gevent.event import Event
 from locust import argument_parser
 
 from loadgen import preflight, result
+from loadgen.dispatcher import EvenDispatcher
 from loadgen.options import LoadOptions, OptionError, add_arguments, parse
 from loadgen.preflight import EXIT_FAILURE, EXIT_USAGE, PreflightError
-from loadgen.shape import EvenDispatcher
 from loadgen.verify import Verifier
 
 logger = logging.getLogger(__name__)
@@ -286,6 +286,8 @@ class Run:
         content = result.document(total, users=users, expected=self._expected())
         self._summary = result.summary(content)
         parsed = self._environment.parsed_options
+        if not parsed.headless:
+            logger.info("The run has ended:\n%s", self._summary)
         if content["errors"]:
             self._environment.process_exit_code = parsed.exit_code_on_error
         if not content["complete"]:
@@ -295,7 +297,7 @@ class Run:
         self._write(content)
 
     def _write(self, content: dict[str, Any]) -> None:
-        if self.options.result is None:
+        if self.options.result is None or content["requests"] == 0:
             return
         try:
             result.write(Path(self.options.result), content)
@@ -314,7 +316,10 @@ class Run:
                 self._fail(reason, EXIT_FAILURE)
 
     def _is_running(self, state: _State) -> bool:
-        return self.active and self._state is state and not state.completing
+        # Locust's master stops the test itself when the last worker is lost, and then would wait forever.
+        going = self.active or self._role == "master"
+        ended = state.completing or state.concluded or state.failure is not None
+        return going and self._state is state and not ended
 
     def _stalled(self) -> str | None:
         if (

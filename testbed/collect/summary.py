@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,10 @@ CORE_COUNTERS = ("busy", "softirq", "steal")
 
 # The wall clock may drift against the monotonic one by this much within a recording before it counts as set anew.
 CLOCK_TOLERANCE_SECONDS = 0.05
+
+# A counter may seem to go back by this much: ticks are rounded apart, and the agent's own CPU, which is taken off the
+# cgroup's, is read a moment later.
+COUNTER_SLACK = 0.03
 
 Borders = Literal["enclosing", "interpolated"]
 
@@ -119,7 +124,7 @@ def parse_samples(text: str, source: str) -> tuple[Sample, ...]:
             raise CollectError(
                 f"line {number} of the samples {source} is corrupt", "collect again"
             ) from error
-    if any(later.wall <= earlier.wall for earlier, later in zip(samples, samples[1:], strict=False)):
+    if any(later.wall <= earlier.wall for earlier, later in itertools.pairwise(samples)):
         raise CollectError(f"the samples {source} go back in time", "collect again, with a steady clock")
     return tuple(samples)
 
@@ -256,10 +261,10 @@ class _Window:
         if first is None or last is None:
             reasons[name] = self._reason(reason_name)
             return None
-        if last < first:
+        if last < first - COUNTER_SLACK:
             reasons[name] = "the counter went backwards: it was reset within the interval"
             return None
-        return last - first
+        return max(0.0, last - first)
 
     def level(
         self, name: str, value: Callable[[Sample], float | None], reasons: dict[str, str]
@@ -274,7 +279,7 @@ class _Window:
             return None, None
         area = sum(
             (later[0] - earlier[0]) * (later[1] + earlier[1]) / 2
-            for earlier, later in zip(known, known[1:], strict=False)
+            for earlier, later in itertools.pairwise(known)
         )
         return area / (self._end - self._start), max(level for _, level in known)
 
@@ -282,12 +287,10 @@ class _Window:
         """Metrics of each core that was there all the time."""
         found = {}
         for number in self._samples[0].cores:
-            used = {}
-            for key in CORE_COUNTERS:
-                # Ticks of one core are rounded apart, so that a counter can seem to go back by one.
-                used[key] = self.difference(
-                    f"cores.{number}", f"cores.{number}", _core_counter(number, key), reasons
-                )
+            name = f"cores.{number}"
+            used = {
+                key: self.difference(name, name, _core_counter(number, key), reasons) for key in CORE_COUNTERS
+            }
             busy, softirq, steal = (used[key] for key in CORE_COUNTERS)
             if busy is not None and softirq is not None and steal is not None:
                 shares = (busy / self.seconds, softirq / self.seconds, steal / self.seconds)
@@ -298,7 +301,7 @@ class _Window:
 
     def _at(self, wall: float, value: Callable[[Sample], float | None]) -> float | None:
         """The value at a moment, on a straight line between the samples around it."""
-        for earlier, later in zip(self._samples, self._samples[1:], strict=False):
+        for earlier, later in itertools.pairwise(self._samples):
             if earlier.wall <= wall <= later.wall:
                 low, high = value(earlier), value(later)
                 if low is None or high is None:
