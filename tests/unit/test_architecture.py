@@ -235,7 +235,7 @@ def tracked() -> list[Path]:
 
 def test_no_file_names_this_checkout_or_a_package_index() -> None:
     foreign = re.compile(
-        rf"{re.escape(str(ROOT))}\b|\.pyenv\b|\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)\b|--(?:extra-)?index-url|find[-]links"
+        rf"{re.escape(str(ROOT))}\b|[.]pye[n]v\b|\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)\b|--(?:extra-)?index-url|find[-]links"
     )
     for file in tracked():
         if file.is_symlink() or not file.is_file():
