@@ -208,12 +208,13 @@ def prepare(
 
 
 def make_stats_directory(directory: Path) -> None:
-    """Make the directory of live statistics, writable by all users with the sticky bit. It is no error if that fails:
-    the runtime then counts in private."""
+    """Make the directory of live statistics, writable by all users with the sticky bit, unless it is there already.
+
+    It is no error if that fails: the runtime then counts in private.
+    """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if directory.stat().st_uid == os.geteuid():
-            directory.chmod(0o1777)
+        directory.mkdir(parents=True)
+        directory.chmod(0o1777)
     except OSError:
         return
 

@@ -167,6 +167,12 @@ def test_environment_holds_library_first_and_option_file(
     assert (tmp_path / "stats").stat().st_mode & 0o7777 == 0o1777
 
 
+def test_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    launcher.make_stats_directory(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == 0o700
+
+
 def test_python_of_the_launcher_stays_light() -> None:
     heavy = {
         "rich",
