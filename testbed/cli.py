@@ -6,10 +6,12 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from testbed.errors import TestbedError, UsageError
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _make_interruptible()
         parsed = _parser(words).parse_args(words)
         code = int(parsed.module.run(parsed))
         sys.stdout.flush()
@@ -40,13 +43,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TestbedError as error:
         _report(error, as_json="--json" in words)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (odb-testbed status | head): nothing is wrong, but nothing must be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class Interrupted(BaseException):
+    """The user or the system asked to end. Not a KeyboardInterrupt: Fabric would pass that on to the host and go on."""
+
+
+def _make_interruptible() -> None:
+    """Turn SIGINT and SIGTERM into Interrupted; a second one does not disturb the cleaning up after the first."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)
+        raise Interrupted
+
+    if threading.current_thread() is threading.main_thread():
+        for one in signals:
+            signal.signal(one, interrupt)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,9 +100,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add(
-    module: ModuleType, name: str, commands: argparse._SubParsersAction[argparse.ArgumentParser]
-) -> None:
+def _add(module: ModuleType, name: str, commands: argparse._SubParsersAction[_Parser]) -> None:
     module.add_parser(commands)
     parser = commands.choices[name]
     if "--state" not in parser._option_string_actions:

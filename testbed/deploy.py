@@ -26,7 +26,7 @@ import ansible_runner
 
 from testbed import spec
 from testbed.errors import DeployError, EnvironmentFault, UsageError
-from testbed.providers.local import DEFAULT_NETWORK, LocalProvider, fresh_state, parse_network
+from testbed.providers.local import DEFAULT_NETWORK, LocalProvider, check_machine, fresh_state, parse_network
 from testbed.session import Testbed
 from testbed.spec import Host, Topology, Variant
 from testbed.state import Resource, State, StateStore
@@ -70,6 +70,7 @@ def deploy(
     Afterwards the servers run in `variant` (None: the one that ran before, else vanilla).  Interrupted at any point,
     it leaves a state from which the next deployment continues.
     """
+    check_machine()
     store = StateStore(state_file)
     with store.lock():
         state = _wanted_state(store, topology, network)

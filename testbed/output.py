@@ -25,4 +25,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False, emoji=False).print(table)
+    # A pipe has no width to keep to: a long cell is not broken there.
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)

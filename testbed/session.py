@@ -25,7 +25,10 @@ _MANIFEST = "/payload/manifest.json"
 
 
 class Testbed:
-    """A deployed testbed. Holds its lock until `close` (it is a context manager); for one thread."""
+    """A deployed testbed. Holds its lock until `close` (it is a context manager).
+
+    Different hosts may be used by different threads at once, one host only by one.
+    """
 
     __test__: ClassVar[bool] = False  # the name starts with "Test": keep pytest from collecting it
 
@@ -44,9 +47,13 @@ class Testbed:
         store = StateStore(state_file)
         if not store.exists():
             raise StateError(f"nothing is deployed ({store.path})", "run 'odb-testbed deploy'")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(store.lock())
-            return cls(store, stack.pop_all()) if store.exists() else cls(store, stack)
+        held = contextlib.ExitStack()
+        held.enter_context(store.lock())
+        try:
+            return cls(store, held)
+        except BaseException:
+            held.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

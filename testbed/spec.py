@@ -103,7 +103,7 @@ class Topology:
             self.tiers,
             f"a number from 1 to {MAX_TIERS}",
         )
-        size = parse_size(self.buffer_size, "buffer size")
+        size = parse_size(str(self.buffer_size), "buffer size")
         _require(
             4096 <= size <= 16 << 20 and size % 4096 == 0,
             "buffer size",
@@ -161,7 +161,7 @@ class Variant:
 
 def parse_size(text: str, what: str = "size") -> int:
     """Return the bytes that "16384", "16k" or "1m" mean (powers of 1024)."""
-    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    match = _SIZE.fullmatch(text)
     if match is None:
         raise UsageError(
             f"{what} {text!r} is not a size", "write a number with an optional k or m, such as 16k"

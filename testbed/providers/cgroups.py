@@ -1,7 +1,7 @@
-"""One cgroup per host, in every hierarchy that counts something for us: accounting, pinning, and the record of its processes.
+"""One cgroup per host, in every hierarchy that is of use: accounting, pinning, and the record of its processes.
 
-Version 1 (cpuacct, cpuset, memory, freezer), version 2 and both side by side are served; a path such as "/odb-1a2b/fe" is the same
-below the root of each hierarchy. The processes in the cgroup *are* the host's processes: they are ended through it.
+Version 1 (cpuacct, cpuset, memory), version 2 and both side by side are served; a path such as "/odb1a2b/fe" is the
+same below the root of each hierarchy. The processes in the cgroup *are* the host's: they are ended through it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def share(roles: Sequence[str], cores: Sequence[int]) -> tuple[dict[str, tuple[i
     """
     servers = [role for role in roles if role != "client"]
     if len(cores) >= len(roles):
-        own = dict(zip(servers, ((core,) for core in cores[1:]), strict=False))
+        own: dict[str, tuple[int, ...]] = {role: (cores[1 + number],) for number, role in enumerate(servers)}
         spare = list(cores[1 + len(servers) :])
         spare = spare[: max(0, len(spare) - 1)][: _CLIENT_CORES - 1]
         own["client"] = (cores[0], *spare)

@@ -1,7 +1,8 @@
 """The local provider: hosts that are namespaces of this machine, on a private bridge, without a way out of it.
 
-A host is a network namespace, a mount namespace with an overlay root, its own sshd and a cgroup that holds all its processes and
-is pinned to its cores.  A host that does not answer is rebooted: its processes end and everything but its files is made anew.
+A host is a network namespace, a mount namespace with an overlay root, its own sshd and a cgroup that holds all its
+processes and is pinned to its cores.  A host that does not answer is rebooted: its processes end and everything but
+its files is made anew.
 """
 
 from __future__ import annotations
@@ -97,7 +98,6 @@ class LocalProvider:
 
     def ensure(self) -> list[str]:
         """Bring every host of the state's topology up, and remove those that are not in it. Returns the hosts that changed."""
-        check_machine()
         roles = self._state.topology.roles
         changed = [role for role in self._state.hosts if role not in roles]
         for role in changed:
@@ -140,9 +140,7 @@ class LocalProvider:
             return
         if known is not None:
             network.remove_link(name)
-        if users := network.users_of(self._network, ignoring=name):
-            remedy = "choose a free one with --network, such as 10.78.0.0/24"
-            raise EnvironmentFault(f"the address range {self._network} is in use ({users[0]})", remedy)
+        _require_free(self._network, ignoring=name)
         record = self._plan("link", name)
         network.create_bridge(name, self._address(1))
         self._store.created(self._state, record)
@@ -351,11 +349,18 @@ class LocalProvider:
 def fresh_state(store: StateStore, template: State) -> State:
     """Record a new testbed; its identity is free, so that no name of it can be somebody else's."""
     state = template
+    _require_free(IPv4Network(state.network))
     while _in_use(_Names(state.identity), state.topology.roles):
         state = replace(state, identity=State.fresh(state.network, state.topology).identity)
     state.resources += [Resource("parent", str(path), status=CREATED) for path in store.made]
     store.save(state)
     return state
+
+
+def _require_free(addresses: IPv4Network, *, ignoring: str | None = None) -> None:
+    if users := network.users_of(addresses, ignoring=ignoring):
+        remedy = "choose a free one with --network, such as 10.78.0.0/24"
+        raise EnvironmentFault(f"the address range {addresses} is in use ({users[0]})", remedy)
 
 
 def _in_use(names: _Names, roles: tuple[str, ...]) -> bool:

@@ -72,7 +72,7 @@ def enter_root(root: Path) -> None:
     """Make `root`, a mount point, the root of this mount namespace and drop the old one."""
     os.chdir(root)
     _check(_libc.pivot_root(b".", b"."), str(root))
-    unmount(Path("."))  # the old root lies on top of the new one now
+    unmount(Path())  # the old root lies on top of the new one now
     os.chdir("/")
 
 

@@ -38,8 +38,8 @@ def why_not(directory: Path) -> str | None:
 def build(layers: Path, *, volatile: bool, live: Sequence[Path]) -> Path:
     """Mount a host's root in the calling process's mount namespace and return where.
 
-    `layers` is an empty or earlier used directory of this host; with `volatile` a tmpfs takes its place. The trees in `live` are
-    shown as they are, read-only and without the overlay, so that a program installed there later is seen.
+    `layers` is an empty or earlier used directory of this host; with `volatile` a tmpfs takes its place. The trees
+    in `live` are shown as they are, read-only and without the overlay, so that what is installed there later is seen.
     """
     mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
     if volatile:
