@@ -44,7 +44,10 @@ demo: setup ## compare nginx without and with ODB on three local hosts (needs ro
 	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
 	$(BIN)/odb-testbed compare vanilla odb --quick
 
-native: setup ## build the native tests under AddressSanitizer and UndefinedBehaviorSanitizer
+native: setup ## build library, native tests (plain, and under ASan and UBSan), fuzzer
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev
+	@if command -v clang >/dev/null; then cmake --build --preset dev --target fuzz_wire; fi
 	@cmake --preset asan >/dev/null
 	@cmake --build --preset asan
 

@@ -61,7 +61,9 @@ def _platform() -> Finding:
     if platform.system() != "Linux" or libc != "glibc":
         return Finding("platform", "fail", detail, "ODB interposes the calls of glibc on Linux.")
     if mmap.PAGESIZE != 4096:
-        return Finding("platform", "fail", detail, "The guards know pages of 4096 bytes only: use such a kernel.")
+        return Finding(
+            "platform", "fail", detail, "The guards know pages of 4096 bytes only: use such a kernel."
+        )
     return Finding("platform", "ok", detail)
 
 
