@@ -1,0 +1,161 @@
+/* inbox.c: receives from the kernel, tells HELLO from classic bytes, and parses frames into pieces. */
+#include "core/inbox.h"
+
+#include "os/clock.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+enum { HELLO_DECIDED = 16 }; /* header and cookie: from here on a HELLO is no accident */
+
+static bool span_complete(const struct odb_inbox *in) {
+    return in->has_span && in->edges_filled == in->head + in->tail;
+}
+
+bool odb_inbox_has_piece(const struct odb_inbox *in) {
+    return in->real > 0 || span_complete(in);
+}
+
+void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int fd, enum odb_stat reason) {
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    odb_count(&runtime->stats, reason, 1);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset); /* close() will now send a reset, so that nobody takes a cut body for a whole one */
+    stream->in.error = ECONNRESET;
+    stream->in.ended = true;
+    stream->in.begin = stream->in.end = stream->in.real = 0;
+    stream->in.has_span = false;
+}
+
+static void become_classic(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    enum odb_out_mode open = ODB_OUT_OPEN;
+    atomic_store(&in->mode, ODB_IN_CLASSIC);
+    in->real = in->end - in->begin;
+    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC)) odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
+}
+
+static void become_framed(struct odb_runtime *runtime, struct odb_stream *stream) {
+    enum odb_out_mode open = ODB_OUT_OPEN;
+    atomic_store(&stream->in.mode, ODB_IN_FRAMED);
+    odb_wire_decoder_init(&stream->in.decoder, true);
+    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_HELLO)) odb_count(&runtime->stats, ODB_STAT_streams_framed, 1);
+}
+
+/* Decides as early as the bytes allow; the end of the stream decides for classic. */
+static void detect(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    size_t have = in->end - in->begin;
+    if (!odb_wire_hello_prefix(in->buffer + in->begin, have) || (in->ended && have < HELLO_DECIDED))
+        become_classic(runtime, stream);
+    else if (have >= HELLO_DECIDED)
+        become_framed(runtime, stream);
+}
+
+static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *descriptor) {
+    in->head = descriptor->head;
+    in->tail = descriptor->tail;
+    in->edges_filled = 0;
+    in->span_at = 0;
+    in->span = (struct odb_span){.payload = descriptor->payload,
+                                 .offset = descriptor->offset + descriptor->head,
+                                 .length = descriptor->body,
+                                 .expires_ms = odb_clock_ms() + descriptor->lease_ms};
+    memcpy(in->span.origin.address, descriptor->address, sizeof in->span.origin.address);
+    memcpy(in->span.token, descriptor->token, sizeof in->span.token);
+    in->span.origin.port = descriptor->port;
+    in->has_span = true;
+    odb_real.free(in->edges);
+    in->edges = NULL;
+    if (in->head + in->tail > 0) in->edges = odb_real.malloc(in->head + in->tail);
+    return in->head + in->tail == 0 || in->edges;
+}
+
+static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) {
+    memcpy(in->edges + in->edges_filled, event->bytes, event->length);
+    in->edges_filled += event->length;
+}
+
+/* Feeds the decoder once. False on a protocol error or lack of memory. */
+static bool parse_event(struct odb_runtime *runtime, struct odb_inbox *in) {
+    struct odb_wire_event event;
+    in->begin += odb_wire_decoder_feed(&in->decoder, in->buffer + in->begin, in->end - in->begin, &event);
+    switch (event.kind) {
+    case ODB_WIRE_EVENT_REAL:
+        in->begin = (size_t)(event.bytes - in->buffer);
+        in->real = event.length;
+        odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
+        return true;
+    case ODB_WIRE_EVENT_VIRTUAL:
+        odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
+        odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event.descriptor.body);
+        return begin_span(in, &event.descriptor);
+    case ODB_WIRE_EVENT_HEAD:
+    case ODB_WIRE_EVENT_TAIL: take_edge(in, &event); return true;
+    case ODB_WIRE_EVENT_ERROR: return false;
+    case ODB_WIRE_EVENT_NONE:
+    case ODB_WIRE_EVENT_HELLO:
+    case ODB_WIRE_EVENT_HINT: return true;
+    }
+    return false;
+}
+
+static void parse(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    if (atomic_load(&in->mode) == ODB_IN_DETECT && (in->end > in->begin || in->ended)) detect(runtime, stream);
+    if (atomic_load(&in->mode) != ODB_IN_FRAMED) return;
+    while (in->begin < in->end && !odb_inbox_has_piece(in))
+        if (!parse_event(runtime, in)) {
+            odb_inbox_break(runtime, stream, fd, ODB_STAT_protocol_errors);
+            return;
+        }
+    bool cut = in->ended && !in->error && !odb_inbox_has_piece(in) && !odb_wire_decoder_at_boundary(&in->decoder);
+    if (cut) odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
+}
+
+/* One non-blocking receive. True when something changed. */
+static bool fill(struct odb_inbox *in, int fd) {
+    if (!in->buffer) in->buffer = odb_real.malloc(ODB_STREAM_BUFFER);
+    if (!in->buffer) {
+        in->error = ENOMEM;
+        return true;
+    }
+    if (in->begin == in->end) in->begin = in->end = 0;
+    if (in->begin > 0 && in->end == ODB_STREAM_BUFFER) {
+        memmove(in->buffer, in->buffer + in->begin, in->end - in->begin);
+        in->end -= in->begin;
+        in->begin = 0;
+    }
+    size_t room = ODB_STREAM_BUFFER - in->end;
+    ssize_t got;
+    do got = odb_real.recv(fd, in->buffer + in->end, room, MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    in->drained = got < (ssize_t)room;
+    if (got < 0 && errno == EAGAIN) return false;
+    if (got < 0) in->error = errno;
+    if (got <= 0) in->ended = true;
+    if (got > 0) in->end += (size_t)got;
+    return true;
+}
+
+bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    for (;;) {
+        parse(runtime, stream, fd);
+        if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
+        if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;
+        if (!fill(in, fd)) return false;
+    }
+}
+
+void odb_inbox_trim(struct odb_inbox *in) {
+    if (in->begin == in->end && in->buffer) {
+        odb_real.free(in->buffer);
+        in->buffer = NULL;
+        in->begin = in->end = 0;
+    }
+    if (!in->has_span && in->edges) {
+        odb_real.free(in->edges);
+        in->edges = NULL;
+    }
+}

@@ -1,0 +1,19 @@
+/* inbox.h: from the kernel to parsed pieces. Everything here runs under the inbox's lock and never blocks. */
+#ifndef ODB_CORE_INBOX_H
+#define ODB_CORE_INBOX_H
+
+#include "core/runtime.h"
+
+/* Something can be handed to the application: bytes, or a span whose real edges have all arrived. */
+bool odb_inbox_has_piece(const struct odb_inbox *in);
+
+/* Parses what is buffered and, while that gives no piece, asks the kernel for more. True: a piece, the end or an error is at hand; false: nothing now. */
+bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
+
+/* Gives the buffers back when they hold nothing. */
+void odb_inbox_trim(struct odb_inbox *in);
+
+/* The peer broke the protocol, or a span is lost: the connection is to end with a reset, once what was parsed before has been delivered. */
+void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int fd, enum odb_stat reason);
+
+#endif

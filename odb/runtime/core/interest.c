@@ -1,0 +1,180 @@
+/* interest.c: the registry of epoll registrations. */
+#include "core/interest.h"
+
+#include "os/real.h"
+
+#include <sys/mman.h>
+
+static struct odb_interest **fd_bucket(struct odb_interests *interests, int fd) {
+    return &interests->by_fd[(unsigned)fd % ODB_INTEREST_BUCKETS];
+}
+
+static struct odb_interest **data_bucket(struct odb_interests *interests, int set, epoll_data_t data) {
+    uint64_t mixed = (data.u64 ^ ((uint64_t)set << 40)) * 0x9e3779b97f4a7c15u;
+    return &interests->by_data[(mixed >> 40) % ODB_INTEREST_BUCKETS];
+}
+
+static struct odb_interest *find(struct odb_interests *interests, int set, int fd) {
+    struct odb_interest *at = *fd_bucket(interests, fd);
+    while (at && (at->fd != fd || at->set != set)) at = at->next_of_fd;
+    return at;
+}
+
+static void link_data(struct odb_interests *interests, struct odb_interest *interest) {
+    struct odb_interest **bucket = data_bucket(interests, interest->set, interest->data);
+    interest->next_of_data = *bucket;
+    *bucket = interest;
+}
+
+static void unlink_data(struct odb_interests *interests, struct odb_interest *interest) {
+    struct odb_interest **at = data_bucket(interests, interest->set, interest->data);
+    while (*at != interest) at = &(*at)->next_of_data;
+    *at = interest->next_of_data;
+}
+
+static void set_owed(struct odb_interests *interests, struct odb_interest *interest, bool owed) {
+    if (interest->owed == owed) return;
+    interest->owed = owed;
+    if (owed) {
+        interest->owed_previous = NULL;
+        interest->owed_next = interests->owed;
+        if (interests->owed) interests->owed->owed_previous = interest;
+        interests->owed = interest;
+        atomic_fetch_add(&interests->owed_count, 1);
+        return;
+    }
+    if (interest->owed_previous) interest->owed_previous->owed_next = interest->owed_next;
+    else interests->owed = interest->owed_next;
+    if (interest->owed_next) interest->owed_next->owed_previous = interest->owed_previous;
+    atomic_fetch_sub(&interests->owed_count, 1);
+}
+
+static struct odb_interest *take_free(struct odb_interests *interests) {
+    if (!interests->free) {
+        size_t size = 64 * 1024;
+        struct odb_interest *chunk = odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (chunk == MAP_FAILED) return NULL;
+        for (size_t i = 0; i < size / sizeof *chunk; i++) {
+            chunk[i].next_of_fd = interests->free;
+            interests->free = &chunk[i];
+        }
+    }
+    struct odb_interest *interest = interests->free;
+    interests->free = interest->next_of_fd;
+    return interest;
+}
+
+static void remove_interest(struct odb_interests *interests, struct odb_interest *interest) {
+    struct odb_interest **at = fd_bucket(interests, interest->fd);
+    while (*at != interest) at = &(*at)->next_of_fd;
+    *at = interest->next_of_fd;
+    unlink_data(interests, interest);
+    set_owed(interests, interest, false);
+    interest->next_of_fd = interests->free;
+    interests->free = interest;
+}
+
+static void add(struct odb_interests *interests, int set, int fd, const struct epoll_event *event) {
+    struct odb_interest *interest = find(interests, set, fd), **bucket = fd_bucket(interests, fd);
+    if (interest) remove_interest(interests, interest); /* of a descriptor closed behind our back */
+    interest = take_free(interests);
+    if (!interest) return;
+    *interest = (struct odb_interest){.set = set, .fd = fd, .events = event->events, .data = event->data, .next_of_fd = *bucket};
+    *bucket = interest;
+    link_data(interests, interest);
+}
+
+/* EPOLL_CTL_MOD makes the kernel report again what is there; so do we. */
+static void modify(struct odb_interests *interests, struct odb_interest *interest, const struct epoll_event *event) {
+    unlink_data(interests, interest);
+    interest->events = event->events;
+    interest->data = event->data;
+    interest->disarmed = false;
+    link_data(interests, interest);
+    if (event->events & EPOLLIN) set_owed(interests, interest, true);
+}
+
+static uint64_t set_bit(int set) {
+    return 1ull << ((unsigned)set % 64);
+}
+
+void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, const struct epoll_event *event) {
+    if ((unsigned)set >= ODB_INTEREST_SETS) return;
+    if (operation == EPOLL_CTL_ADD) atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
+    odb_lock_take(&interests->lock);
+    struct odb_interest *interest = find(interests, set, fd);
+    if (operation == EPOLL_CTL_ADD) add(interests, set, fd, event);
+    else if (operation == EPOLL_CTL_MOD && interest) modify(interests, interest, event);
+    else if (operation == EPOLL_CTL_DEL && interest) remove_interest(interests, interest);
+    odb_lock_drop(&interests->lock);
+}
+
+static void forget_set(struct odb_interests *interests, int set) {
+    for (unsigned i = 0; i < ODB_INTEREST_BUCKETS; i++)
+        for (struct odb_interest *at = interests->by_fd[i], *next; at; at = next) {
+            next = at->next_of_fd;
+            if (at->set == set) remove_interest(interests, at);
+        }
+}
+
+void odb_interest_close(struct odb_interests *interests, int fd) {
+    bool is_set = (unsigned)fd < ODB_INTEREST_SETS && (atomic_fetch_and(&interests->sets[fd / 64], ~set_bit(fd)) & set_bit(fd));
+    if (!is_set && !*fd_bucket(interests, fd)) return;
+    odb_lock_take(&interests->lock);
+    for (struct odb_interest *at = *fd_bucket(interests, fd), *next; at; at = next) {
+        next = at->next_of_fd;
+        if (at->fd == fd) remove_interest(interests, at);
+    }
+    if (is_set) forget_set(interests, fd);
+    odb_lock_drop(&interests->lock);
+}
+
+void odb_interest_owe(struct odb_interests *interests, int fd) {
+    odb_lock_take(&interests->lock);
+    for (struct odb_interest *at = *fd_bucket(interests, fd); at; at = at->next_of_fd)
+        if (at->fd == fd && (at->events & EPOLLIN) && !at->disarmed) set_owed(interests, at, true);
+    odb_lock_drop(&interests->lock);
+}
+
+int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_interest *out, int room) {
+    int taken = 0;
+    if (atomic_load_explicit(&interests->owed_count, memory_order_relaxed) == 0) return 0;
+    odb_lock_take(&interests->lock);
+    for (struct odb_interest *at = interests->owed, *next; at && taken < room; at = next) {
+        next = at->owed_next;
+        if (at->set != set) continue;
+        set_owed(interests, at, false);
+        out[taken++] = *at;
+    }
+    odb_lock_drop(&interests->lock);
+    return taken;
+}
+
+void odb_interest_put_back(struct odb_interests *interests, const struct odb_interest *interest) {
+    odb_lock_take(&interests->lock);
+    struct odb_interest *at = find(interests, interest->set, interest->fd);
+    if (at && (at->events & EPOLLIN) && !at->disarmed) set_owed(interests, at, true);
+    odb_lock_drop(&interests->lock);
+}
+
+bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out) {
+    int found = 0;
+    odb_lock_take(&interests->lock);
+    for (struct odb_interest *at = *data_bucket(interests, set, data); at; at = at->next_of_data) {
+        if (at->set != set || at->data.u64 != data.u64) continue;
+        *out = *at;
+        found++;
+    }
+    odb_lock_drop(&interests->lock);
+    return found == 1;
+}
+
+void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest) {
+    odb_lock_take(&interests->lock);
+    struct odb_interest *at = find(interests, interest->set, interest->fd);
+    if (at) {
+        at->disarmed = true;
+        set_owed(interests, at, false);
+    }
+    odb_lock_drop(&interests->lock);
+}

@@ -1,0 +1,64 @@
+/* interest.h: what the application waits for with epoll.
+ *
+ * The kernel only knows what is in a socket; a framed stream may owe the application bytes that have already left it, and may have got frames that give the application nothing.
+ * So every epoll registration is remembered with the data the application chose (which is never changed): events are matched to streams by it.
+ *
+ * One lock for all registrations, held for short list work only.
+ */
+#ifndef ODB_CORE_INTEREST_H
+#define ODB_CORE_INTEREST_H
+
+#include "os/lock.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+#define ODB_INTEREST_BUCKETS 4096u
+#define ODB_INTEREST_SETS (1u << 20) /* sets with larger numbers are not filtered */
+
+struct odb_interest {
+    int set;
+    int fd;
+    uint32_t events;   /* as the application asked, EPOLLET and the like included */
+    epoll_data_t data; /* the application's */
+    bool owed;         /* look at the stream before the next wait on `set` */
+    bool disarmed;     /* EPOLLONESHOT has fired */
+    struct odb_interest *next_of_fd;
+    struct odb_interest *next_of_data;
+    struct odb_interest *owed_next, *owed_previous;
+};
+
+struct odb_interests {
+    struct odb_lock lock;
+    struct odb_interest *by_fd[ODB_INTEREST_BUCKETS];
+    struct odb_interest *by_data[ODB_INTEREST_BUCKETS];
+    struct odb_interest *owed;
+    struct odb_interest *free;
+    _Atomic size_t owed_count;
+    _Atomic uint64_t sets[ODB_INTEREST_SETS / 64]; /* a bit per descriptor that is an epoll set with registrations */
+};
+
+/* Follows a successful epoll_ctl. Without memory the registration stays unknown: its events then pass unfiltered and nothing is injected. */
+void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, const struct epoll_event *event);
+
+/* A descriptor is being closed: forgets its registrations and, if it is an epoll set, those in it. */
+void odb_interest_close(struct odb_interests *interests, int fd);
+
+/* Marks every registration of `fd` that asks for input: its stream may owe bytes. */
+void odb_interest_owe(struct odb_interests *interests, int fd);
+
+/* Takes up to `room` owed registrations of a set off the list, as copies. */
+int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_interest *out, int room);
+
+/* Puts one back (level-triggered registrations stay owed while the stream is readable). */
+void odb_interest_put_back(struct odb_interests *interests, const struct odb_interest *interest);
+
+/* The registration that an event of `set` with `data` belongs to; false when it is unknown or there are several. */
+bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out);
+
+/* EPOLLONESHOT has fired for it. */
+void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest);
+
+#endif

@@ -1,0 +1,53 @@
+/* outbox.h: bytes of a framed stream that were accepted from the application and that the kernel had no room for.
+ *
+ * Once part of a frame has left, the rest must follow; it is parked here and sent before anything else: by the next send of the application or by the helper thread,
+ * whoever finds room first. Bounded by what one send starts (one frame). `lock` protects everything; it is never held while waiting for the socket.
+ */
+#ifndef ODB_CORE_OUTBOX_H
+#define ODB_CORE_OUTBOX_H
+
+#include "core/driver.h"
+#include "core/stats.h"
+#include "os/lock.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct odb_outbox;
+
+/* What the outboxes of a process share. */
+struct odb_outboxes {
+    struct odb_driver *driver;
+    struct odb_stats *stats;
+    _Atomic size_t waiting;                                                       /* outboxes in the helper thread's care */
+    void (*hold)(struct odb_outboxes *outboxes, struct odb_outbox *outbox);    /* keeps the outbox's memory until let_go */
+    void (*let_go)(struct odb_outboxes *outboxes, struct odb_outbox *outbox);
+};
+
+struct odb_outbox {
+    struct odb_lock lock;
+    uint8_t *parked; /* parked[begin, end) is still to be sent; null when nothing is */
+    size_t begin;
+    size_t end;
+    struct odb_watch watch; /* watch.fd is a duplicate of our own, so that the application may close its descriptor */
+    bool watching;
+    bool shutdown; /* the application has shut the direction down: do so when empty */
+    int error;     /* errno of a send by the helper thread, for the application's next call */
+    struct odb_outboxes *shared;
+};
+
+static inline bool odb_outbox_is_empty(const struct odb_outbox *outbox) {
+    return outbox->begin == outbox->end;
+}
+
+/* All under the lock. */
+
+/* Sends what is parked, as far as there is room. 0: empty now; -EAGAIN; or another negative errno. */
+int odb_outbox_flush(struct odb_outbox *outbox, int fd);
+
+/* Copies what lies behind the first `sent` bytes of iov and has the helper thread send it. The outbox must be empty.
+ * False: nothing was parked; the caller must send by itself. */
+bool odb_outbox_park(struct odb_outbox *outbox, int fd, const struct iovec *iov, int count, size_t sent);
+
+#endif

@@ -1,0 +1,274 @@
+/* receive.c: delivers parsed pieces into the application's buffers. */
+#include "core/receive.h"
+
+#include "core/inbox.h"
+#include "core/peers.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+enum { READ_AHEAD = 65536 };
+#define STACK_REACH ((uintptr_t)8 << 20)  /* default size of a stack */
+#define FIBRE_REACH ((uintptr_t)1 << 20) /* stacks that programs allocate by themselves are smaller */
+
+/* Guarding pages of a stack would make the next function call fault without a place for the handler. */
+static bool on_stack(const struct odb_runtime *runtime, uintptr_t address) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    bool heap = runtime->arena && odb_arena_contains(runtime->arena, (void *)address);
+    if (heap && !odb_arena_contains(runtime->arena, (void *)here)) return false;
+    return address + ODB_PAGE > here && address - here < (heap ? FIBRE_REACH : STACK_REACH);
+}
+
+static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
+    if (!odb_peers_allowed(&runtime->options, span->origin.address, span->origin.port, stream->peer)) return -EACCES;
+    struct iovec iov = {into, span->length};
+    return odb_channels_fetch(&runtime->channels, span, &iov, 1);
+}
+
+/* Turns the next bytes of the body into head bytes, so that they can be looked at or delivered in small parts. */
+static int pull(struct odb_runtime *runtime, struct odb_stream *stream, size_t amount) {
+    struct odb_inbox *in = &stream->in;
+    struct odb_span part = odb_span_part(&in->span, 0, amount);
+    uint8_t *edges = odb_real.malloc(amount + in->tail);
+    int error = edges ? fetch(runtime, stream, &part, edges) : -ENOMEM;
+    if (error) {
+        odb_real.free(edges);
+        return error;
+    }
+    if (in->tail > 0) memcpy(edges + amount, in->edges + in->head, in->tail);
+    odb_real.free(in->edges);
+    in->edges = edges;
+    in->edges_filled = amount + in->tail;
+    in->head = amount;
+    in->span_at = 0;
+    in->span = odb_span_part(&in->span, amount, in->span.length - amount);
+    return 0;
+}
+
+static bool in_body(const struct odb_inbox *in) {
+    return in->span_at >= in->head && in->span_at < in->head + in->span.length;
+}
+
+/* Forgets what is delivered of the span, so that its body begins at the current position, which is inside the body. */
+static void rebase(struct odb_inbox *in) {
+    size_t begun = in->span_at - in->head;
+    in->span = odb_span_part(&in->span, begun, in->span.length - begun);
+    if (in->tail > 0) memmove(in->edges, in->edges + in->head, in->tail);
+    in->edges_filled = in->tail;
+    in->head = 0;
+    in->span_at = 0;
+}
+
+/* Fetches the next `amount` body bytes straight into the application's buffer. */
+static ssize_t deliver_exact(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
+    struct odb_span part = odb_span_part(&stream->in.span, stream->in.span_at - stream->in.head, amount);
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (!error) error = fetch(runtime, stream, &part, to);
+    return error ? error : (ssize_t)amount;
+}
+
+/* Fetches the next `amount` body bytes now instead of mapping them: into the application's buffer when that is worth a fetch of its own, else a larger
+ * piece into the head. Returns delivered bytes, 0 when they are in the head now, or a negative errno. */
+static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
+    struct odb_inbox *in = &stream->in;
+    size_t left = in->span.length - (in->span_at - in->head);
+    if (amount < ODB_PAGE && amount < left) {
+        rebase(in);
+        return pull(runtime, stream, left < READ_AHEAD ? left : READ_AHEAD);
+    }
+    return deliver_exact(runtime, stream, to, amount);
+}
+
+/* Body bytes: maps whole pages, fetches what cannot be mapped. `begun` says that this call has delivered something already, so that it may end here rather than fetch.
+ * Returns bytes delivered, 0 to end the call or (when nothing was delivered) look again, or a negative errno. */
+static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun) {
+    struct odb_inbox *in = &stream->in;
+    size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
+    uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
+    bool stack = on_stack(runtime, start), pages = last > first && !stack;
+    if (begun && (first > start || (!pages && amount < left))) return 0;
+    if (!pages) {
+        odb_count(&runtime->stats, stack ? ODB_STAT_fallback_stack : ODB_STAT_fallback_no_page, 1);
+        return deliver_fetched(runtime, stream, to, amount);
+    }
+    if (first > start) return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */
+    struct odb_span part = odb_span_part(&in->span, at, last - first);
+    if (!odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) return -EACCES;
+    if (odb_windows_map(&runtime->windows, to, last - first, &part) == 0) return (ssize_t)(last - first);
+    odb_count(&runtime->stats, ODB_STAT_fallback_guard_failed, 1);
+    return deliver_fetched(runtime, stream, to, amount);
+}
+
+static ssize_t deliver_real(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room) {
+    size_t amount = room < in->real ? room : in->real;
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (error) return error;
+    memcpy(to, in->buffer + in->begin, amount);
+    return (ssize_t)amount;
+}
+
+/* From the head or the tail, whichever the position is in. */
+static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room) {
+    bool tail = in->span_at >= in->head;
+    size_t from = tail ? in->span_at - in->span.length : in->span_at;
+    size_t left = (tail ? in->head + in->tail : in->head) - from, amount = room < left ? room : left;
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (error) return error;
+    memcpy(to, in->edges + from, amount);
+    return (ssize_t)amount;
+}
+
+static void consume(struct odb_inbox *in, size_t amount) {
+    if (in->real > 0) {
+        in->begin += amount;
+        in->real -= amount;
+        return;
+    }
+    in->span_at += amount;
+    if (in->span_at == in->head + in->span.length + in->tail) in->has_span = false;
+}
+
+/* One piece, or part of it. Same results as deliver_body. */
+static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun, int flags) {
+    struct odb_inbox *in = &stream->in;
+    if (in->real > 0) return deliver_real(runtime, in, to, room);
+    if (!in_body(in)) return deliver_edge(runtime, in, to, room);
+    if (flags & MSG_PEEK) return deliver_fetched(runtime, stream, to, 1);
+    return deliver_body(runtime, stream, to, room, begun && !(flags & MSG_WAITALL));
+}
+
+/* What to say when there is no piece: the error once, then the end. */
+static ssize_t no_piece(struct odb_inbox *in) {
+    int error = in->error;
+    in->error = 0;
+    if (error) return -error;
+    return in->ended ? 0 : -EAGAIN;
+}
+
+/* The rest of a classic direction is the kernel's business. */
+static ssize_t receive_classic(struct odb_runtime *runtime, int fd, void *to, size_t room, int flags) {
+    struct iovec iov = {to, room};
+    int error = odb_windows_materialise(&runtime->windows, &iov, 1);
+    if (error) return error;
+    ssize_t got = odb_real.recv(fd, to, room, flags | MSG_DONTWAIT);
+    return got < 0 ? -errno : got;
+}
+
+/* Under the lock. Fills one buffer as far as pieces are at hand. */
+static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stream, int fd, char *to, size_t room, size_t before, int flags) {
+    struct odb_inbox *in = &stream->in;
+    size_t done = 0;
+    while (done < room) {
+        if (!odb_inbox_has_piece(in) && before + done > 0 && in->drained && in->begin == in->end) break;
+        if (!odb_inbox_advance(runtime, stream, fd) || !odb_inbox_has_piece(in)) {
+            bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC && !in->ended;
+            if (before + done > 0) break;
+            return classic ? receive_classic(runtime, fd, to, room, flags) : no_piece(in);
+        }
+        ssize_t got = deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
+        if (got < 0) {
+            odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
+            return before + done > 0 ? (ssize_t)done : no_piece(in);
+        }
+        if (got == 0 && before + done > 0) break;
+        if (flags & MSG_PEEK) {
+            if (got > 0) return got;
+            continue;
+        }
+        if (got > 0) consume(in, (size_t)got);
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+    size_t done = 0;
+    for (int i = 0; i < count; i++) {
+        if (iov[i].iov_len == 0) continue;
+        ssize_t got = receive_into(runtime, stream, fd, iov[i].iov_base, iov[i].iov_len, done, flags);
+        if (got < 0) return done > 0 ? (ssize_t)done : got;
+        done += (size_t)got;
+        if ((size_t)got < iov[i].iov_len || (flags & MSG_PEEK)) break;
+    }
+    return (ssize_t)done;
+}
+
+/* Blocks as recv would: interrupted and timed out alike. Returns 0, or a negative errno. */
+static int wait_for_bytes(struct odb_stream *stream, int fd) {
+    char byte;
+    if (odb_real.recv(fd, &byte, 1, MSG_PEEK) >= 0) return 0;
+    int error = errno;
+    if (error == EAGAIN || error == EINTR) return -error;
+    odb_lock_take(&stream->in.lock);
+    stream->in.error = error; /* the peek has taken it from the socket */
+    stream->in.ended = true;
+    odb_lock_drop(&stream->in.lock);
+    return 0;
+}
+
+static bool blocks(int fd, int flags) {
+    return !(flags & MSG_DONTWAIT) && !(odb_real.fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
+static size_t iov_length(const struct iovec *iov, int count) {
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += iov[i].iov_len;
+    return total;
+}
+
+ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+    size_t wanted = iov_length(iov, count), done = 0;
+    struct iovec rest;
+    if (wanted == 0) return 0;
+    for (;;) {
+        odb_lock_take(&stream->in.lock);
+        ssize_t got = receive_now(runtime, stream, fd, iov, count, flags);
+        if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
+        odb_lock_drop(&stream->in.lock);
+        if (got > 0) done += (size_t)got;
+        bool more = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && got > 0 && done < wanted && count == 1;
+        if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;
+        if (more) {
+            rest = (struct iovec){(char *)iov->iov_base + got, iov->iov_len - (size_t)got};
+            iov = &rest;
+            if (!blocks(fd, flags)) return (ssize_t)done;
+            if (odb_stream_readable(runtime, stream, fd)) continue;
+        }
+        int error = wait_for_bytes(stream, fd);
+        if (error) return done > 0 ? (ssize_t)done : error;
+    }
+}
+
+bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (!odb_lock_try(&stream->in.lock)) return true;
+    bool readable = odb_inbox_advance(runtime, stream, fd);
+    odb_lock_drop(&stream->in.lock);
+    return readable;
+}
+
+size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    odb_lock_take(&in->lock);
+    odb_inbox_advance(runtime, stream, fd);
+    size_t available = in->real;
+    if (in->real == 0 && odb_inbox_has_piece(in)) available = in->head + in->span.length + in->tail - in->span_at;
+    int queued = 0;
+    if (atomic_load(&in->mode) == ODB_IN_CLASSIC && odb_real.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0) available += (size_t)queued;
+    odb_lock_drop(&in->lock);
+    return available;
+}
+
+bool odb_stream_owes(struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    if (!odb_lock_try(&in->lock)) return true;
+    bool owes = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended || !in->drained;
+    odb_lock_drop(&in->lock);
+    return owes;
+}
+
+bool odb_stream_is_over(struct odb_stream *stream) {
+    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC && stream->in.real == 0 &&
+           !stream->in.ended;
+}

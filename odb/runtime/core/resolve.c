@@ -1,0 +1,88 @@
+/* resolve.c: turns application memory and file ranges into pieces. */
+#include "core/resolve.h"
+
+#include "os/real.h"
+
+static const uint8_t unknown[16];
+
+/* The address under which the consumer finds this origin: the one of the `channel` option, else the one this stream uses. */
+static bool locate_origin(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_span *span) {
+    const struct odb_rules *channel = &runtime->options.channel;
+    if (memcmp(stream->local, unknown, sizeof unknown) == 0) {
+        struct sockaddr_storage address;
+        socklen_t length = sizeof address;
+        uint16_t port;
+        if (channel->count > 0 && channel->rule[0].prefix == 128) memcpy(stream->local, channel->rule[0].address, sizeof stream->local);
+        else if (getsockname(fd, (struct sockaddr *)&address, &length) != 0 || !odb_address_from((struct sockaddr *)&address, stream->local, &port)) return false;
+    }
+    memcpy(span->origin.address, stream->local, sizeof span->origin.address);
+    span->origin.port = odb_origin_port(&runtime->origin);
+    return true;
+}
+
+static bool captured(struct odb_runtime *runtime, enum odb_capture result) {
+    if (result == ODB_CAPTURE_FULL) odb_count(&runtime->stats, ODB_STAT_fallback_store_full, 1);
+    if (result == ODB_CAPTURE_FAILED) odb_count(&runtime->stats, ODB_STAT_fallback_capture_failed, 1);
+    return result == ODB_CAPTURED;
+}
+
+static bool can_serve(struct odb_runtime *runtime) {
+    return odb_origin_start(&runtime->origin, &runtime->options, &runtime->stats, &runtime->store, &runtime->driver);
+}
+
+bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length, struct odb_span *span) {
+    if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !can_serve(runtime)) return false;
+    return captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span)) && locate_origin(runtime, stream, fd, span);
+}
+
+enum capture_memory { TAKEN, LEFT, NO_ROOM };
+
+/* A payload that could not be announced would have been copied for nothing and kept for gc_delay: so the socket must have room first. */
+static enum capture_memory capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *bytes, struct odb_span *span) {
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min || !can_serve(runtime)) return LEFT;
+    if (odb_real.poll(&room, 1, 0) == 0) return NO_ROOM;
+    if (!captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span))) return LEFT;
+    return locate_origin(runtime, stream, fd, span) ? TAKEN : LEFT;
+}
+
+/* Adds a piece; a span that continues the one before is merged into it. False when there is no room. */
+static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *count, int room, const struct odb_piece *piece) {
+    struct odb_piece *last = *count > 0 ? &pieces[*count - 1] : NULL;
+    if (last && !last->bytes && !piece->bytes && runtime->options.coalesce && odb_span_continues(&last->span, &piece->span)) {
+        last->length += piece->length;
+        last->span.length += piece->span.length;
+        if (piece->span.expires_ms < last->span.expires_ms) last->span.expires_ms = piece->span.expires_ms;
+        return true;
+    }
+    if (*count == room) return false;
+    pieces[(*count)++] = *piece;
+    return true;
+}
+
+int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, struct odb_piece *pieces, int room) {
+    int made = 0;
+    for (int i = 0; i < count; i++) {
+        const char *at = iov[i].iov_base;
+        for (size_t left = iov[i].iov_len; left > 0;) {
+            struct odb_piece piece = {.length = left};
+            size_t plain = left, found = 0;
+            if (odb_windows_any(&runtime->windows)) found = odb_windows_find(&runtime->windows, at, left, &piece.span, &plain);
+            if (found > 0) {
+                piece.length = found;
+            } else {
+                struct iovec real = {(void *)(uintptr_t)at, plain};
+                odb_windows_materialise(&runtime->windows, &real, 1); /* nothing live in it: only opens stale pages */
+                piece.length = plain;
+                if (made == room) return made;
+                enum capture_memory outcome = capture_memory(runtime, stream, fd, &real, &piece.span);
+                if (outcome == NO_ROOM) return made;
+                if (outcome == LEFT) piece.bytes = at;
+            }
+            if (!add(runtime, pieces, &made, room, &piece)) return made;
+            at += piece.length;
+            left -= piece.length;
+        }
+    }
+    return made;
+}

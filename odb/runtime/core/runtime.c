@@ -1,0 +1,82 @@
+/* runtime.c: builds the runtime, carries it over fork, and drains it at the end. */
+#include "core/runtime.h"
+
+#include "core/fault.h"
+#include "core/heap.h"
+#include "os/clock.h"
+#include "os/real.h"
+
+#include <unistd.h>
+
+#define ARENA_RESERVE ((size_t)64 << 30)
+
+static void reap(struct odb_tick *tick, uint64_t now_ms) {
+    struct odb_runtime *runtime = (struct odb_runtime *)(void *)((char *)tick - offsetof(struct odb_runtime, reaper));
+    odb_store_reap(&runtime->store, now_ms);
+}
+
+bool odb_runtime_init(struct odb_runtime *runtime) {
+    struct odb_options *options = &runtime->options;
+    runtime->pid = getpid();
+    odb_stats_open(&runtime->stats, options->stats_dir);
+    odb_channels_init(&runtime->channels, options, &runtime->stats);
+    odb_store_init(&runtime->store, options, &runtime->stats);
+    if (!odb_windows_init(&runtime->windows, options, &runtime->stats, &runtime->channels) ||
+        !odb_fdtable_init(&runtime->fds, &runtime->driver, &runtime->stats)) {
+        odb_stats_close(&runtime->stats);
+        return false;
+    }
+    runtime->reaper.run = reap;
+    odb_driver_add_tick(&runtime->driver, &runtime->reaper);
+    if (options->align) runtime->arena = odb_arena_create(ARENA_RESERVE);
+    if (runtime->arena) odb_arena_set_release(runtime->arena, odb_heap_release, runtime);
+    if (options->mode != ODB_MODE_OFF) odb_fault_install(&runtime->windows);
+    return true;
+}
+
+void odb_runtime_drain(struct odb_runtime *runtime) {
+    uint64_t end = odb_clock_ms() + runtime->options.drain_ms;
+    bool mine = !odb_runtime_is_foreign(runtime);
+    while (mine && atomic_load(&runtime->driver.running) && odb_clock_ms() < end &&
+           (atomic_load(&runtime->fds.outboxes.waiting) > 0 || odb_store_pending(&runtime->store)))
+        odb_real.poll(NULL, 0, 2);
+    if (mine) odb_stats_close(&runtime->stats);
+}
+
+bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {
+    return getpid() != runtime->pid;
+}
+
+/* In the order in which calls nest them, outermost first. Per-stream locks are not taken: a thread that forks while another sends on the same connection has
+ * no use for that connection in the child. */
+void odb_runtime_before_fork(struct odb_runtime *runtime) {
+    odb_lock_take(&runtime->store.lock);
+    odb_lock_take(&runtime->interests.lock);
+    odb_lock_take(&runtime->fds.lock);
+    odb_windows_before_fork(&runtime->windows);
+    if (runtime->arena) odb_arena_before_fork(runtime->arena);
+}
+
+void odb_runtime_after_fork_parent(struct odb_runtime *runtime) {
+    if (runtime->arena) odb_arena_after_fork_parent(runtime->arena);
+    odb_windows_after_fork_parent(&runtime->windows);
+    odb_lock_drop(&runtime->fds.lock);
+    odb_lock_drop(&runtime->interests.lock);
+    odb_lock_drop(&runtime->store.lock);
+}
+
+void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
+    if (runtime->arena) odb_arena_after_fork_child(runtime->arena);
+    odb_windows_after_fork_child(&runtime->windows);
+    odb_lock_reset(&runtime->fds.lock);
+    odb_lock_reset(&runtime->interests.lock);
+    odb_lock_reset(&runtime->store.lock);
+    runtime->pid = getpid();
+    atomic_store(&runtime->windows.threads, false);
+    odb_stats_open(&runtime->stats, runtime->options.stats_dir);
+    odb_driver_after_fork_child(&runtime->driver);
+    odb_origin_after_fork_child(&runtime->origin);
+    odb_channels_after_fork_child(&runtime->channels);
+    odb_store_after_fork_child(&runtime->store);
+    odb_driver_add_tick(&runtime->driver, &runtime->reaper);
+}

@@ -1,0 +1,57 @@
+/* stream.h: one application connection on which ODB is, or may turn out to be, spoken.
+ *
+ * Each direction has a mode of its own. Inbound: `detect` until the first bytes have shown whether they are a HELLO, then `framed` or `classic`.
+ * Outbound: `open` while that is not decided (accepting side), `hello` when the next write has to begin with a HELLO, `framed`, or `classic`.
+ * A stream whose both directions are classic and that holds nothing any more leaves the table; its descriptor is then an ordinary one.
+ *
+ * Records are type-stable: memory of a stream is only ever reused for streams. A reference (odb_fdtable_hold) keeps it from being reused.
+ * Locking: `in.lock` serialises receivers, `out.lock` senders; in.lock before out.lock. Neither is held while waiting for the socket; in.lock is held while a
+ * head, tail or unmappable span is fetched (blocking driver).
+ */
+#ifndef ODB_CORE_STREAM_H
+#define ODB_CORE_STREAM_H
+
+#include "core/outbox.h"
+#include "core/span.h"
+#include "os/lock.h"
+#include "wire/stream_decoder.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+enum odb_in_mode { ODB_IN_DETECT, ODB_IN_FRAMED, ODB_IN_CLASSIC };
+enum odb_out_mode { ODB_OUT_OPEN, ODB_OUT_HELLO, ODB_OUT_FRAMED, ODB_OUT_CLASSIC };
+
+#define ODB_STREAM_BUFFER 16384u
+
+/* What the inbound direction has parsed and not yet delivered. */
+struct odb_inbox {
+    struct odb_lock lock;
+    _Atomic enum odb_in_mode mode;
+    struct odb_wire_decoder decoder;
+    uint8_t *buffer; /* ODB_STREAM_BUFFER bytes from the kernel, or null while there are none */
+    size_t begin;    /* buffer[begin, end) is not parsed yet */
+    size_t end;
+    size_t real;         /* of those, the first `real` bytes are application bytes */
+    bool has_span;       /* a VIRTUAL frame is being delivered */
+    size_t span_at;      /* application bytes of it already delivered */
+    size_t head, tail;   /* its real bytes, in `edges` */
+    size_t edges_filled; /* head + tail bytes that have arrived; deliverable when complete */
+    uint8_t *edges;      /* head bytes, then tail bytes */
+    struct odb_span span;
+    bool drained; /* the kernel had nothing more when last asked */
+    bool ended;   /* end of stream seen */
+    int error;    /* errno to report once what was parsed is delivered; sticky */
+};
+
+struct odb_stream {
+    _Atomic uint32_t references;
+    struct odb_inbox in;
+    struct odb_outbox out;
+    _Atomic enum odb_out_mode out_mode;
+    uint8_t peer[16];
+    uint8_t local[16];
+    struct odb_stream *next_free;
+};
+
+#endif

@@ -1,0 +1,110 @@
+/* transfer.c: dispatch of data calls between streams and the kernel. */
+#include "core/transfer.h"
+
+#include "core/receive.h"
+#include "core/transmit.h"
+#include "core/waiting.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+
+static ssize_t as_result(ssize_t value) {
+    if (value >= 0) return value;
+    errno = (int)-value;
+    return -1;
+}
+
+/* The bytes that this socket is owed cannot be had: it ends with a reset, so that its peer does not take the part for the whole. */
+static ssize_t lost(struct odb_runtime *runtime, int fd) {
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    odb_count(&runtime->stats, ODB_STAT_resets, 1);
+    errno = setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 ? ECONNRESET : EIO;
+    return -1;
+}
+
+static bool make_real(struct odb_runtime *runtime, const struct iovec *iov, size_t count) {
+    return odb_windows_materialise(&runtime->windows, iov, (int)count) == 0;
+}
+
+/* The kernel will write into these ranges, how far is not known beforehand; live pages have to be real so that what is not overwritten is still there. */
+static ssize_t receive_kernel(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family) {
+    if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
+    if (family == ODB_FILE_CALL) return odb_real.readv(fd, message->msg_iov, (int)message->msg_iovlen);
+    return odb_real.recvmsg(fd, message, flags);
+}
+
+ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream || (flags & (MSG_OOB | MSG_ERRQUEUE))) {
+        if (stream) odb_fdtable_let_go(&runtime->fds, stream);
+        return receive_kernel(runtime, fd, message, flags, family);
+    }
+    ssize_t got = odb_stream_receive(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags);
+    if (odb_stream_is_over(stream)) odb_fdtable_clear(&runtime->fds, fd);
+    else odb_waiting_after_receive(runtime, stream, fd);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    if (got >= 0) {
+        message->msg_namelen = 0;
+        message->msg_controllen = 0;
+        message->msg_flags = 0;
+    }
+    return as_result(got);
+}
+
+static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
+    if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
+    if (family == ODB_FILE_CALL) return odb_real.writev(fd, message->msg_iov, (int)message->msg_iovlen);
+    return odb_real.sendmsg(fd, message, flags);
+}
+
+ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) return send_kernel(runtime, fd, message, flags, family);
+    ssize_t sent;
+    if ((flags & MSG_OOB) || !odb_stream_frames_out(runtime, stream, fd)) sent = send_kernel(runtime, fd, message, flags, family);
+    else sent = as_result(odb_stream_send(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags));
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return sent;
+}
+
+static ssize_t sendfile_stream(struct odb_runtime *runtime, struct odb_stream *stream, int out, int in, off64_t *offset, size_t size) {
+    struct stat status;
+    if (size == 0 || fstat(in, &status) != 0 || !S_ISREG(status.st_mode)) {
+        errno = EINVAL; /* what the kernel says of files it cannot send; callers fall back to reading */
+        return size == 0 ? 0 : -1;
+    }
+    off64_t position = offset ? *offset : lseek64(in, 0, SEEK_CUR);
+    if (position < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    ssize_t sent = odb_stream_send_file(runtime, stream, out, in, (uint64_t)position, size);
+    if (sent <= 0) return as_result(sent);
+    if (offset) *offset = position + sent;
+    else lseek64(in, position + sent, SEEK_SET);
+    return sent;
+}
+
+ssize_t odb_sendfile(struct odb_runtime *runtime, int out, int in, off64_t *offset, size_t size) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, out);
+    if (!stream) return odb_real.sendfile64(out, in, offset, size);
+    ssize_t sent;
+    if (odb_stream_frames_out(runtime, stream, out)) sent = sendfile_stream(runtime, stream, out, in, offset, size);
+    else sent = odb_real.sendfile64(out, in, offset, size);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return sent;
+}
+
+ssize_t odb_preadv(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset) {
+    if (make_real(runtime, iov, (size_t)count)) return odb_real.preadv64(fd, iov, count, offset);
+    errno = EIO;
+    return -1;
+}
+
+ssize_t odb_pwritev(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset) {
+    if (make_real(runtime, iov, (size_t)count)) return odb_real.pwritev64(fd, iov, count, offset);
+    errno = EIO;
+    return -1;
+}

@@ -1,0 +1,121 @@
+/* wait_epoll.c: epoll_wait in application bytes. */
+#include "core/deadline.h"
+#include "core/receive.h"
+#include "core/waiting.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <limits.h>
+
+enum { OWED_BATCH = 32 };
+
+void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (odb_stream_owes(stream)) odb_interest_owe(&runtime->interests, fd);
+}
+
+static bool readable(struct odb_runtime *runtime, int fd) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) return false;
+    bool is = odb_stream_readable(runtime, stream, fd);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return is;
+}
+
+/* An event of ours has used up a one-shot registration: the kernel must not fire it as well. */
+static void use_oneshot(struct odb_runtime *runtime, const struct odb_interest *interest) {
+    struct epoll_event nothing = {.events = interest->events & EPOLLONESHOT, .data = interest->data};
+    odb_real.epoll_ctl(interest->set, EPOLL_CTL_MOD, interest->fd, &nothing);
+    odb_interest_disarm(&runtime->interests, interest);
+}
+
+/* Events for streams that owe bytes; `owners` gets the registration of each. */
+static int inject(struct odb_runtime *runtime, int set, struct epoll_event *events, struct odb_interest *owners, int room) {
+    struct odb_interest owed[OWED_BATCH];
+    int made = 0, taken = odb_interest_take_owed(&runtime->interests, set, owed, room < OWED_BATCH ? room : OWED_BATCH);
+    for (int i = 0; i < taken; i++) {
+        if (!readable(runtime, owed[i].fd)) continue;
+        events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
+        owners[made++] = owed[i];
+        if (owed[i].events & EPOLLONESHOT) use_oneshot(runtime, &owed[i]);
+        else if (!(owed[i].events & EPOLLET)) odb_interest_put_back(&runtime->interests, &owed[i]);
+    }
+    return made;
+}
+
+static void rearm(const struct odb_interest *interest) {
+    struct epoll_event event = {.events = interest->events, .data = interest->data};
+    odb_real.epoll_ctl(interest->set, EPOLL_CTL_MOD, interest->fd, &event);
+}
+
+/* What is left of a kernel event once wake-ups without application bytes are taken out; 0: nothing. */
+static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *event, const struct odb_interest *interest) {
+    if (!(event->events & EPOLLIN) || !odb_fdtable_has(&runtime->fds, interest->fd)) {
+        if (interest->events & EPOLLONESHOT) odb_interest_disarm(&runtime->interests, interest);
+        return event->events;
+    }
+    uint32_t left = event->events;
+    if (readable(runtime, interest->fd)) {
+        if (!(interest->events & (EPOLLET | EPOLLONESHOT))) odb_interest_owe(&runtime->interests, interest->fd);
+    } else {
+        left &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
+    }
+    if (!(interest->events & EPOLLONESHOT)) return left;
+    if (left) odb_interest_disarm(&runtime->interests, interest);
+    else rearm(interest);
+    return left;
+}
+
+/* Adds a kernel event to the one injected for the same registration. False: there is none. */
+static bool merge(struct epoll_event *events, const struct odb_interest *owners, int injected, const struct epoll_event *event, const struct odb_interest *interest) {
+    for (int i = 0; i < injected; i++) {
+        if (owners[i].fd != interest->fd) continue;
+        events[i].events |= event->events;
+        return true;
+    }
+    return false;
+}
+
+/* Goes over what the kernel reported, behind `injected` events of ours; returns how many events there are in all. */
+static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events, const struct odb_interest *owners, int injected, int reported) {
+    int kept = injected;
+    for (int i = injected; i < injected + reported; i++) {
+        struct odb_interest interest;
+        struct epoll_event event = events[i];
+        if (odb_interest_find(&runtime->interests, set, event.data, &interest)) {
+            if (merge(events, owners, injected, &event, &interest)) continue;
+            event.events = filter(runtime, &event, &interest);
+            if (!event.events) continue;
+        }
+        events[kept++] = event;
+    }
+    return kept;
+}
+
+static int wait_kernel(int set, struct epoll_event *events, int room, const struct timespec *left, const sigset_t *mask) {
+    if (odb_real.epoll_pwait2) {
+        int result = odb_real.epoll_pwait2(set, events, room, left, mask);
+        if (result >= 0 || errno != ENOSYS) return result;
+    }
+    long long milliseconds = left ? (long long)left->tv_sec * 1000 + (left->tv_nsec + 999999) / 1000000 : -1;
+    return odb_real.epoll_pwait(set, events, room, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds, mask);
+}
+
+int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask) {
+    static const struct timespec at_once = {0, 0};
+    struct odb_interest owners[OWED_BATCH];
+    struct odb_deadline deadline = odb_deadline_in(timeout);
+    const struct timespec *left = timeout;
+    struct timespec rest;
+    if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);
+    for (;;) {
+        int injected = inject(runtime, set, events, owners, room);
+        int reported = injected == room ? 0 : wait_kernel(set, events + injected, room - injected, injected ? &at_once : left, mask);
+        if (reported < 0) return injected ? injected : reported;
+        int kept = sift(runtime, set, events, owners, injected, reported);
+        if (kept > 0 || reported == 0) return kept;
+        if (timeout) {
+            rest = odb_deadline_left(&deadline);
+            left = &rest;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+/* windows.c: mapping, dropping and finding windows. Fetching them is materialise.c. */
+#include "core/windows_private.h"
+
+#include "os/real.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats, struct odb_channels *channels) {
+    windows->options = options;
+    windows->stats = stats;
+    windows->channels = channels;
+    return odb_pages_init(&windows->pages);
+}
+
+static struct odb_window *take_window(struct odb_windows *windows) {
+    if (windows->live >= ODB_WINDOWS_MAX) return NULL;
+    if (!windows->free) {
+        size_t size = 64 * ODB_PAGE;
+        struct odb_window *chunk = odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (chunk == MAP_FAILED) return NULL;
+        for (size_t i = 0; i < size / sizeof *chunk; i++) {
+            chunk[i].next_free = windows->free;
+            windows->free = &chunk[i];
+        }
+    }
+    struct odb_window *window = windows->free;
+    windows->free = window->next_free;
+    windows->live++;
+    return window;
+}
+
+void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
+    if (--window->pages > 0) return;
+    window->next_free = windows->free;
+    windows->free = window;
+    windows->live--;
+}
+
+/* Guards every plain page of the range, in as few calls as there are runs. On failure the pages guarded so far are opened again. */
+static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t end) {
+    for (uintptr_t page = start; page < end;) {
+        if (odb_pages_get(&windows->pages, page) != ODB_PLAIN) {
+            page += ODB_PAGE;
+            continue;
+        }
+        uintptr_t stop = page;
+        while (stop < end && odb_pages_get(&windows->pages, stop) == ODB_PLAIN) stop += ODB_PAGE;
+        odb_count(windows->stats, ODB_STAT_guard_calls, 1);
+        int error = odb_guard_close((void *)page, stop - page);
+        if (error) {
+            for (uintptr_t undo = start; undo < page; undo += ODB_PAGE)
+                if (odb_pages_get(&windows->pages, undo) == ODB_PLAIN) odb_guard_open((void *)undo, ODB_PAGE);
+            return error;
+        }
+        page = stop;
+    }
+    return 0;
+}
+
+/* All entries of the range must exist before anything changes, and none may be busy. 1: wait and try again. */
+static int prepare(struct odb_windows *windows, uintptr_t start, uintptr_t end) {
+    for (uintptr_t page = start; page < end; page += ODB_PAGE) {
+        odb_page_entry *entry = odb_pages_make(&windows->pages, page);
+        if (!entry) return -ENOMEM;
+        if (odb_entry_is_busy(atomic_load(entry))) return 1;
+    }
+    return 0;
+}
+
+int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span) {
+    uintptr_t first = (uintptr_t)start, end = first + length;
+    struct odb_window *window;
+    int error;
+    for (;;) {
+        odb_lock_take(&windows->lock);
+        error = prepare(windows, first, end);
+        if (error != 1) break;
+        odb_lock_drop(&windows->lock);
+        odb_windows_wait_busy();
+    }
+    window = error ? NULL : take_window(windows);
+    if (!window) error = error ? error : -ENOMEM;
+    if (!error) error = guard_plain(windows, first, end);
+    if (!error) {
+        *window = (struct odb_window){.span = *span, .start = first, .pages = length / ODB_PAGE};
+        for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
+        odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
+    } else if (window) {
+        window->pages = 1;
+        odb_window_unref(windows, window);
+    }
+    odb_lock_drop(&windows->lock);
+    return error;
+}
+
+void odb_windows_set(struct odb_windows *windows, uintptr_t page, uintptr_t value) {
+    odb_page_entry *entry = odb_pages_find(&windows->pages, page);
+    uintptr_t old = atomic_exchange_explicit(entry, value, memory_order_acq_rel);
+    if ((old == ODB_PLAIN) != (value == ODB_PLAIN)) atomic_fetch_add(&windows->guarded, value == ODB_PLAIN ? (size_t)-1 : 1);
+    struct odb_window *window = odb_entry_window(old);
+    if (window && window != odb_entry_window(value)) odb_window_unref(windows, window);
+}
+
+struct odb_span odb_window_page_span(const struct odb_window *window, uintptr_t page) {
+    return odb_span_part(&window->span, page - window->start, ODB_PAGE);
+}
+
+size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span, size_t *plain) {
+    uintptr_t at = (uintptr_t)address, end = at + length, page = odb_page_down(at);
+    odb_lock_take(&windows->lock);
+    struct odb_window *window = odb_entry_window(odb_pages_get(&windows->pages, page));
+    if (!window) {
+        while (page < end && !odb_entry_window(odb_pages_get(&windows->pages, page))) page += ODB_PAGE;
+        odb_lock_drop(&windows->lock);
+        *plain = (page < end ? page : end) - at;
+        return 0;
+    }
+    struct odb_span run = odb_window_page_span(window, page);
+    for (page += ODB_PAGE; page < end; page += ODB_PAGE) {
+        window = odb_entry_window(odb_pages_get(&windows->pages, page));
+        if (!window) break;
+        struct odb_span next = odb_window_page_span(window, page);
+        if (!odb_span_continues(&run, &next)) break;
+        run.length += ODB_PAGE;
+        if (next.expires_ms < run.expires_ms) run.expires_ms = next.expires_ms;
+    }
+    odb_lock_drop(&windows->lock);
+    size_t skip = at - odb_page_down(at), found = run.length - skip;
+    if (found > length) found = length;
+    *span = odb_span_part(&run, skip, found);
+    return found;
+}
+
+/* Visits the tracked pages of a range under the lock, waiting for those that are busy: `value` is what they become. */
+static void release(struct odb_windows *windows, void *start, size_t length, uintptr_t value, bool open) {
+    uintptr_t end = odb_page_up((uintptr_t)start + length);
+    if (!odb_windows_any(windows) || length == 0) return;
+    odb_lock_take(&windows->lock);
+    for (uintptr_t page = odb_page_down((uintptr_t)start); page < end;) {
+        uintptr_t entry = odb_pages_get(&windows->pages, page), stop = page + ODB_PAGE;
+        if (odb_entry_is_busy(entry)) {
+            odb_lock_drop(&windows->lock);
+            odb_windows_wait_busy();
+            odb_lock_take(&windows->lock);
+            continue;
+        }
+        if (entry != ODB_PLAIN) {
+            odb_windows_set(windows, page, value);
+            while (stop < end && (entry = odb_pages_get(&windows->pages, stop)) != ODB_PLAIN && !odb_entry_is_busy(entry)) {
+                odb_windows_set(windows, stop, value);
+                stop += ODB_PAGE;
+            }
+            if (open) {
+                odb_count(windows->stats, ODB_STAT_guard_calls, 1);
+                odb_guard_open((void *)page, stop - page);
+            }
+        }
+        page = stop;
+    }
+    odb_lock_drop(&windows->lock);
+}
+
+void odb_windows_drop(struct odb_windows *windows, void *start, size_t length) {
+    release(windows, start, length, ODB_STALE, false);
+}
+
+void odb_windows_open(struct odb_windows *windows, void *start, size_t length) {
+    release(windows, start, length, ODB_PLAIN, true);
+}
+
+void odb_windows_forget(struct odb_windows *windows, void *start, size_t length) {
+    release(windows, start, length, ODB_PLAIN, false);
+}
+
+/* A page that another thread is fetching would stay busy for ever in the child, so fork waits until nobody is. */
+void odb_windows_before_fork(struct odb_windows *windows) {
+    odb_lock_take(&windows->lock);
+    while (atomic_load(&windows->fetching) > 0) {
+        odb_lock_drop(&windows->lock);
+        odb_windows_wait_busy();
+        odb_lock_take(&windows->lock);
+    }
+}
+
+void odb_windows_after_fork_parent(struct odb_windows *windows) {
+    odb_lock_drop(&windows->lock);
+}
+
+void odb_windows_after_fork_child(struct odb_windows *windows) {
+    odb_lock_reset(&windows->lock);
+}

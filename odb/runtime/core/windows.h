@@ -1,0 +1,82 @@
+/* windows.h: spans mapped onto application memory.
+ *
+ * A window is a run of whole pages whose content is still at the origin; the pages are guarded. Page states:
+ *
+ *   plain    ordinary memory
+ *   live     guarded, belongs to a window
+ *   busy     live, and a thread is fetching it
+ *   stale    guarded, belongs to nothing any more (its window was dropped); guards are sticky because the next window often lands on the same pages
+ *
+ * Thread safety: all functions; one lock, never held across a fetch. odb_windows_fault and odb_windows_materialise are async-signal-safe as far as the
+ * application does not touch windows in handlers of asynchronous signals that interrupt these very functions.
+ * Errors: negative errno of the fetch that failed; the windows are then as they were.
+ */
+#ifndef ODB_CORE_WINDOWS_H
+#define ODB_CORE_WINDOWS_H
+
+#include "core/channel.h"
+#include "core/options.h"
+#include "core/pages.h"
+#include "core/span.h"
+#include "core/stats.h"
+#include "os/lock.h"
+
+#include <sys/uio.h>
+
+struct odb_window {
+    struct odb_span span; /* as it was mapped; page n of the window is at span.offset + n * ODB_PAGE */
+    uintptr_t start;
+    size_t pages; /* still referring to it */
+    struct odb_window *next_free;
+};
+
+struct odb_windows {
+    struct odb_lock lock;
+    struct odb_pages pages;
+    _Atomic size_t guarded; /* pages that are not plain; 0 lets every hook take its shortest way */
+    _Atomic bool threads;   /* the application has more than one thread: content must appear in one step */
+    struct odb_window *free;
+    _Atomic int fetching; /* rounds of materialise.c that have claimed pages */
+    size_t live;          /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
+    const struct odb_options *options;
+    struct odb_stats *stats;
+    struct odb_channels *channels;
+};
+
+bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats, struct odb_channels *channels);
+
+static inline bool odb_windows_any(const struct odb_windows *windows) {
+    return atomic_load_explicit(&windows->guarded, memory_order_acquire) != 0;
+}
+
+/* Maps a span onto [start, start + length), whole pages, length == span->length. What was mapped there before is dropped.
+ * -ENOMEM (and nothing changed) when the pages cannot be guarded. */
+int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span);
+
+/* The span behind the bytes at `address`, at most `length` of them: the longest run that is live and contiguous in one payload (`*span`, returns its length),
+ * or 0 and, in `*plain`, how many bytes from here on are not live. */
+size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span, size_t *plain);
+
+/* Before memory is read by somebody who must not fault (the kernel): fetches every live page of the ranges and opens every stale one. */
+int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov, int count);
+
+/* Before exactly [start, start + length) is overwritten: pages that are covered whole are dropped and opened, live pages covered in part are fetched. */
+int odb_windows_overwrite(struct odb_windows *windows, void *start, size_t length);
+
+/* The application gave the memory back (free) or its content up: live pages become stale; guards stay. */
+void odb_windows_drop(struct odb_windows *windows, void *start, size_t length);
+
+/* As drop, and the pages become ordinary memory: for memory that goes back to an allocator that writes into it. */
+void odb_windows_open(struct odb_windows *windows, void *start, size_t length);
+
+/* The mapping itself is gone or replaced: forgets everything without a system call. */
+void odb_windows_forget(struct odb_windows *windows, void *start, size_t length);
+
+/* A touch of guarded memory at `address`. 1: handled, try again; 0: not ours; negative errno: the bytes are lost. */
+int odb_windows_fault(struct odb_windows *windows, void *address);
+
+void odb_windows_before_fork(struct odb_windows *windows);
+void odb_windows_after_fork_parent(struct odb_windows *windows);
+void odb_windows_after_fork_child(struct odb_windows *windows);
+
+#endif

@@ -1,0 +1,74 @@
+/* files.c: hooks of positioned file calls: only guarded memory concerns us there. */
+#include "core/transfer.h"
+
+#include "hooks/hook.h"
+
+static ssize_t read_at(struct odb_runtime *runtime, int fd, void *buffer, size_t size, off64_t offset) {
+    struct iovec iov = {buffer, size};
+    return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, &iov, 1, offset));
+}
+
+static ssize_t write_at(struct odb_runtime *runtime, int fd, const void *buffer, size_t size, off64_t offset) {
+    struct iovec iov = {(void *)(uintptr_t)buffer, size};
+    return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, &iov, 1, offset));
+}
+
+static bool guarded(const struct odb_runtime *runtime) {
+    return runtime && odb_windows_any(&runtime->windows);
+}
+
+ODB_EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) ? read_at(runtime, fd, buffer, size, offset) : odb_real.pread(fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t pread64(int fd, void *buffer, size_t size, off64_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) ? read_at(runtime, fd, buffer, size, offset) : odb_real.pread64(fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t size, off_t offset, size_t room) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || size > room) return odb_real.__pread_chk(fd, buffer, size, offset, room);
+    return read_at(runtime, fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t size, off64_t offset, size_t room) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || size > room) return odb_real.__pread64_chk(fd, buffer, size, offset, room);
+    return read_at(runtime, fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t preadv(int fd, const struct iovec *iov, int count, off_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.preadv(fd, iov, count, offset);
+    return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
+}
+
+ODB_EXPORT ssize_t preadv64(int fd, const struct iovec *iov, int count, off64_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.preadv64(fd, iov, count, offset);
+    return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
+}
+
+ODB_EXPORT ssize_t pwrite(int fd, const void *buffer, size_t size, off_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) ? write_at(runtime, fd, buffer, size, offset) : odb_real.pwrite(fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t size, off64_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) ? write_at(runtime, fd, buffer, size, offset) : odb_real.pwrite64(fd, buffer, size, offset);
+}
+
+ODB_EXPORT ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.pwritev(fd, iov, count, offset);
+    return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, iov, count, offset));
+}
+
+ODB_EXPORT ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t offset) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.pwritev64(fd, iov, count, offset);
+    return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, iov, count, offset));
+}

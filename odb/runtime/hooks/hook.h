@@ -1,0 +1,33 @@
+/* hook.h: what every exported function begins with. */
+#ifndef ODB_HOOKS_HOOK_H
+#define ODB_HOOKS_HOOK_H
+
+#include "core/runtime.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#define ODB_EXPORT __attribute__((visibility("default")))
+
+extern struct odb_runtime *odb_hook_runtime; /* null: classic */
+
+/* The first call of a process may come before our constructor. */
+void odb_hook_load(void);
+
+/* The runtime, or null when this call is to go straight to libc. Afterwards odb_real is filled. */
+static inline struct odb_runtime *odb_enter(void) {
+    if (__builtin_expect(!odb_real.mprotect, 0)) odb_hook_load();
+    return odb_hook_runtime;
+}
+
+/* A call that succeeds leaves errno as it was. */
+#define ODB_KEEPING_ERRNO(call)                                                                                                            \
+    ({                                                                                                                                     \
+        int odb_saved_errno = errno;                                                                                                       \
+        __auto_type odb_result = (call);                                                                                                   \
+        if (odb_result >= 0) errno = odb_saved_errno;                                                                                      \
+        odb_result;                                                                                                                        \
+    })
+
+#endif

@@ -1,0 +1,57 @@
+/* init.c: the library's life in a process: reads the options, builds the runtime, follows fork, drains at exit. The only file that keeps the runtime's address and
+ * reads the environment. */
+#include "hooks/hook.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { OPTIONS_MAX = 64 * 1024 };
+
+struct odb_runtime *odb_hook_runtime;
+
+static struct odb_runtime runtime;
+
+void odb_hook_load(void) {
+    odb_real_load();
+}
+
+/* False: no file, or one that does not parse; the process stays classic. */
+static bool read_options(struct odb_options *options) {
+    static char text[OPTIONS_MAX];
+    const char *path = getenv("ODB_OPTIONS");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return false;
+    size_t length = 0;
+    ssize_t got;
+    while (length < OPTIONS_MAX - 1 && (got = odb_real.read(fd, text + length, OPTIONS_MAX - 1 - length)) > 0) length += (size_t)got;
+    odb_real.close(fd);
+    text[length] = '\0';
+    odb_options_default(options);
+    return length > 0 && odb_options_parse(options, text);
+}
+
+static void before_fork(void) {
+    odb_runtime_before_fork(&runtime);
+}
+
+static void after_fork_parent(void) {
+    odb_runtime_after_fork_parent(&runtime);
+}
+
+static void after_fork_child(void) {
+    odb_runtime_after_fork_child(&runtime);
+}
+
+__attribute__((constructor(101))) static void start(void) {
+    int saved = errno;
+    if (odb_real_load() && read_options(&runtime.options) && (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) &&
+        odb_runtime_init(&runtime)) {
+        pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+        odb_hook_runtime = &runtime;
+    }
+    errno = saved;
+}
+
+__attribute__((destructor(101))) static void finish(void) {
+    if (odb_hook_runtime) odb_runtime_drain(&runtime);
+}

@@ -1,0 +1,97 @@
+/* sockets.c: hooks of the calls that make, duplicate and end descriptors. */
+#include "core/sockets.h"
+
+#include "hooks/hook.h"
+
+#include <linux/close_range.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+
+ODB_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_accept(runtime, fd, address, length, 0) : odb_real.accept(fd, address, length);
+}
+
+ODB_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_accept(runtime, fd, address, length, flags) : odb_real.accept4(fd, address, length, flags);
+}
+
+ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_connect(runtime, fd, address, length) : odb_real.connect(fd, address, length);
+}
+
+ODB_EXPORT int shutdown(int fd, int how) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_shutdown(runtime, fd, how) : odb_real.shutdown(fd, how);
+}
+
+ODB_EXPORT int close(int fd) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_close(runtime, fd) : odb_real.close(fd);
+}
+
+ODB_EXPORT int close_range(unsigned int first, unsigned int last, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (runtime) return odb_close_range(runtime, first, last, flags);
+    if (odb_real.close_range) return odb_real.close_range(first, last, flags);
+    errno = ENOSYS;
+    return -1;
+}
+
+ODB_EXPORT void closefrom(int first) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime) odb_real.closefrom(first);
+    else odb_close_range(runtime, first < 0 ? 0 : (unsigned)first, ~0u, 0);
+}
+
+ODB_EXPORT int dup(int fd) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_duplicated(runtime, fd, odb_real.dup(fd)) : odb_real.dup(fd);
+}
+
+ODB_EXPORT int dup2(int from, int to) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? odb_dup2(runtime, from, to, -1) : odb_real.dup2(from, to);
+}
+
+ODB_EXPORT int dup3(int from, int to, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime && flags >= 0 ? odb_dup2(runtime, from, to, flags) : odb_real.dup3(from, to, flags);
+}
+
+static int after_fcntl(int fd, int command, int result) {
+    struct odb_runtime *runtime = odb_hook_runtime;
+    bool duplicates = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+    return runtime && duplicates ? odb_duplicated(runtime, fd, result) : result;
+}
+
+/* Every fcntl argument is an int or a pointer; both travel in one register-sized slot. */
+ODB_EXPORT int fcntl(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    odb_enter();
+    return after_fcntl(fd, command, odb_real.fcntl(fd, command, argument));
+}
+
+ODB_EXPORT int fcntl64(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    odb_enter();
+    return after_fcntl(fd, command, odb_real.fcntl64(fd, command, argument));
+}
+
+ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    struct odb_runtime *runtime = odb_enter();
+    if (runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument)) return 0;
+    return odb_real.ioctl(fd, request, argument);
+}

@@ -1,0 +1,154 @@
+/* transfer.c: hooks of the calls that move data through sockets and pipes. */
+#include "core/transfer.h"
+
+#include "hooks/hook.h"
+
+static ssize_t receive(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags, enum odb_family family) {
+    struct iovec iov = {buffer, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, flags, family));
+}
+
+static ssize_t transmit(struct odb_runtime *runtime, int fd, const void *buffer, size_t size, int flags, enum odb_family family) {
+    struct iovec iov = {(void *)(uintptr_t)buffer, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, flags, family));
+}
+
+ODB_EXPORT ssize_t read(int fd, void *buffer, size_t size) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.read(fd, buffer, size);
+    return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
+}
+
+ODB_EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__read_chk(fd, buffer, size, room);
+    return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
+}
+
+ODB_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recv(fd, buffer, size, flags);
+    return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
+}
+
+ODB_EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t room, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__recv_chk(fd, buffer, size, room, flags);
+    return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
+}
+
+static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
+    struct iovec iov = {buffer, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_name = address, .msg_namelen = address && length ? *length : 0};
+    ssize_t got = ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, flags, ODB_SOCKET_CALL));
+    if (got >= 0 && address && length) *length = message.msg_namelen;
+    return got;
+}
+
+ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recvfrom(fd, buffer, size, flags, address, length);
+    return receive_from(runtime, fd, buffer, size, flags, address, length);
+}
+
+ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room, int flags, struct sockaddr *address, socklen_t *length) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__recvfrom_chk(fd, buffer, size, room, flags, address, length);
+    return receive_from(runtime, fd, buffer, size, flags, address, length);
+}
+
+ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.readv(fd, iov, count);
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, 0, ODB_FILE_CALL));
+}
+
+ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.recvmsg(fd, message, flags);
+    return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL));
+}
+
+/* Message by message: a stream has no message borders to keep. */
+ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recvmmsg(fd, messages, count, flags, timeout);
+    unsigned int done = 0;
+    for (; done < count; done++) {
+        int more = done > 0 && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
+        ssize_t got = recvmsg(fd, &messages[done].msg_hdr, (flags & ~MSG_WAITFORONE) | more);
+        if (got < 0) return done > 0 ? (int)done : -1;
+        messages[done].msg_len = (unsigned int)got;
+        if (got == 0) break;
+    }
+    return (int)done;
+}
+
+ODB_EXPORT ssize_t write(int fd, const void *buffer, size_t size) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.write(fd, buffer, size);
+    return transmit(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
+}
+
+ODB_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.send(fd, buffer, size, flags);
+    return transmit(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
+}
+
+ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address, socklen_t length) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.sendto(fd, buffer, size, flags, address, length);
+    struct iovec iov = {(void *)(uintptr_t)buffer, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_name = (void *)(uintptr_t)address, .msg_namelen = length};
+    return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, flags, ODB_SOCKET_CALL));
+}
+
+ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.writev(fd, iov, count);
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, 0, ODB_FILE_CALL));
+}
+
+ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.sendmsg(fd, message, flags);
+    return ODB_KEEPING_ERRNO(odb_send(runtime, fd, message, flags, ODB_SOCKET_CALL));
+}
+
+ODB_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.sendmmsg(fd, messages, count, flags);
+    unsigned int done = 0;
+    for (; done < count; done++) {
+        ssize_t sent = sendmsg(fd, &messages[done].msg_hdr, flags);
+        if (sent < 0) return done > 0 ? (int)done : -1;
+        messages[done].msg_len = (unsigned int)sent;
+    }
+    return (int)done;
+}
+
+ODB_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_fdtable_has(&runtime->fds, out)) return odb_real.sendfile(out, in, offset, size);
+    return ODB_KEEPING_ERRNO(odb_sendfile(runtime, out, in, offset, size));
+}
+
+ODB_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_fdtable_has(&runtime->fds, out)) return odb_real.sendfile64(out, in, offset, size);
+    return ODB_KEEPING_ERRNO(odb_sendfile(runtime, out, in, offset, size));
+}
+
+/* What the kernel answers for descriptors that cannot be spliced; callers fall back to reading and writing. */
+ODB_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t size, unsigned int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || (!odb_fdtable_has(&runtime->fds, in) && !odb_fdtable_has(&runtime->fds, out)))
+        return odb_real.splice(in, in_offset, out, out_offset, size, flags);
+    errno = EINVAL;
+    return -1;
+}
