@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy
 from scipy import stats
 
-from testbed.record import Cell, Environment, Metric, Plan, Record, RunHeader, VariantUse
+from testbed.record import Cell, Environment, Metric, Plan, Record, RunHeader, VariantUse, size_name
 
 ALPHA = 0.05
 MINIMAL_EFFECT = 0.01
@@ -98,7 +98,7 @@ def compare(header: RunHeader, records: Sequence[Record], labels: Sequence[str] 
         rows=tuple(rows),
         failures=failures,
         errors=sum(one.load.errors for one in shown if one.load is not None),
-        warnings=_warnings(rows, undecidable),
+        warnings=_warnings(rows, undecidable, shown),
     )
 
 
@@ -277,7 +277,7 @@ def _verdict(
     return "higher" if ratio > 1 else "lower"
 
 
-def _warnings(rows: Sequence[Row], undecidable: bool) -> tuple[str, ...]:
+def _warnings(rows: Sequence[Row], undecidable: bool, shown: Sequence[Record]) -> tuple[str, ...]:
     warnings: list[str] = []
     if undecidable:
         least = min(row.n for row in rows)
@@ -287,6 +287,11 @@ def _warnings(rows: Sequence[Row], undecidable: bool) -> tuple[str, ...]:
             f"n = {least} is too small to prove a difference among {tests} tests; "
             f"repeat {needed} times to decide (--repeat {needed})"
         )
-    for row in rows:
-        warnings += [f"{row.cell.slug} {row.variant}: {remark}" for remark in row.remarks]
+    places: dict[str, list[str]] = {}
+    for record in shown:
+        for remark in record.remarks:
+            places.setdefault(remark, []).append(f"{size_name(record.cell.payload)} {record.variant.label}")
+    for remark, where in places.items():
+        distinct = ", ".join(dict.fromkeys(where))
+        warnings.append(f"{remark}; {len(where)} of {len(shown)} measurements ({distinct})")
     return tuple(warnings)

@@ -1,6 +1,5 @@
 """Says where a run is measured: machine, versions, library, and how cores were given to hosts."""
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -33,7 +32,7 @@ def describe(testbed: Testbed) -> Environment:
         provider="local",
         pinning=testbed.core_rule,
         host_cores={host.name: host.cores for host in testbed.hosts},
-        topology={name: json.dumps(value) for name, value in topology.items() if name != "payloads"},
+        topology={name: str(value) for name, value in topology.items() if name != "payloads"},
     )
 
 

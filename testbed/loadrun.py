@@ -38,6 +38,11 @@ def run_load(testbed: Testbed, plan: load.LoadPlan) -> LoadResult:
     return LoadResult(bytes=result.body_bytes, **values)
 
 
+def stop_load(testbed: Testbed) -> None:
+    """End a load that is running on the client host; none is fine."""
+    testbed.stop_process("client", _NAME)
+
+
 class _Background:
     """Runs commands on the client host; `program` as a recorded process, anything else directly."""
 
@@ -53,7 +58,7 @@ class _Background:
             python = self._testbed.host("client").python
             self._testbed.run("client", [python, "-c", _WAIT, str(process)], timeout=timeout)
         finally:
-            self._testbed.stop_process("client", _NAME)
+            stop_load(self._testbed)
         output = self._testbed.run("client", ["cat", _OUTPUT], timeout=timeout).stdout
         code = self._testbed.run("client", ["cat", _EXIT_CODE], timeout=timeout).stdout.strip()
         return Completed(tuple(command), int(code) if code.isdigit() else -1, "", output)

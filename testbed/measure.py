@@ -14,7 +14,7 @@ from pathlib import Path
 from testbed import metrics
 from testbed.errors import ServingError, TestbedError
 from testbed.load import LoadPlan
-from testbed.loadrun import run_load
+from testbed.loadrun import run_load, stop_load
 from testbed.matrix import Step
 from testbed.record import (
     SCHEMA,
@@ -23,11 +23,10 @@ from testbed.record import (
     RunHeader,
     VariantUse,
     Verification,
-    dumps,
 )
 from testbed.session import Testbed
 from testbed.spec import Variant
-from testbed.watch import Watch
+from testbed.watch import Watch, stop_agents
 
 _PROBE = Path(__file__).with_name("probe.py")
 _PROBE_SECONDS = 120.0
@@ -69,12 +68,19 @@ def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Reco
     try:
         with ExitStack() as cleanup:
             cleanup.callback(testbed.stop)
+            clear(testbed)
             testbed.start(_variant(step.variant))
             record = replace(record, verification=verify(testbed, step.variant))
             record = _under_load(testbed, header, step, work, record)
     except TestbedError as error:
         record = replace(record, failure=str(error), valid=False, metrics={})
     return replace(record, ended_at=time.time())
+
+
+def clear(testbed: Testbed) -> None:
+    """End what an earlier measurement left running on the hosts because its program was killed."""
+    stop_load(testbed)
+    stop_agents(testbed)
 
 
 def verify(testbed: Testbed, variant: VariantUse) -> Verification:
@@ -174,7 +180,6 @@ def _under_load(testbed: Testbed, header: RunHeader, step: Step, work: Path, rec
     with Watch(testbed, work) as watch:
         result = run_load(testbed, target)
     growth = grown(before, counters(testbed)) if step.variant.odb else {}
-    (work / "load.json").write_text(dumps(result), encoding="utf-8")
     tiers = watch.summarise(result.started_at, result.ended_at, growth)
     valid, remarks = metrics.remarks(result, tiers)
     return replace(

@@ -51,21 +51,23 @@ def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
 
 
 def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str, ...]]:
-    """Whether the latencies may be used, and everything that a reader of the figures should know."""
+    """Whether the latencies may be used, and everything that a reader of the figures should know.
+
+    Remarks say what happened in words that do not vary, so that equal ones can be counted.
+    """
     unusable: list[str] = []
     notes: list[str] = []
     if load.cpu_share is not None and load.cpu_share > SATURATED_SHARE:
         unusable.append(
-            f"the load generator was saturated ({load.cpu_share:.0%} of a core), latencies are its own"
+            f"the load generator used more than {SATURATED_SHARE:.0%} of a core: latencies are its own"
         )
     if not load.complete:
         unusable.append("the load ended before every request was made")
     if load.errors:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(load.error_kinds.items()))
         notes.append(f"{load.errors} of {load.requests} requests failed ({kinds})")
-    for tier in tiers:
-        if tier.steal_share is not None and tier.steal_share > DISTURBED_STEAL:
-            notes.append(f"disturbed: {tier.steal_share:.0%} of the time of {tier.role}'s cores was stolen")
+    if any(tier.steal_share is not None and tier.steal_share > DISTURBED_STEAL for tier in tiers):
+        notes.append(f"disturbed: more than {DISTURBED_STEAL:.0%} of the time of a host's cores was stolen")
     return not unusable, (*unusable, *notes)
 
 

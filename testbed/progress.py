@@ -44,8 +44,12 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Say something that is to stay on the screen."""
+        self._console.print(text, soft_wrap=True)
+
     def note(self, text: str) -> None:
-        """Say what is being done outside of the steps, such as deploying."""
+        """Say what is being done outside of the steps, such as deploying; on a terminal only for the moment."""
         if self._console.is_terminal:
             self._bar.update(self._task, description=text)
         else:

@@ -1,6 +1,6 @@
 """Watches every host of a testbed while a load runs: agents are started, stopped, their samples fetched and cut."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,11 @@ from testbed.spec import AGENT, Host
 
 _NAME = "agent"
 _REMOTE_OUT = "/tmp/odb-testbed-agent.jsonl"
+
+
+def stop_agents(testbed: Testbed) -> None:
+    """End the agents on all hosts; none is fine."""
+    _everywhere(testbed.topology.roles, lambda role: testbed.stop_process(role, _NAME))
 
 
 class Watch:
@@ -28,18 +33,18 @@ class Watch:
 
     def __enter__(self) -> Self:
         try:
-            self._everywhere(self._start)
+            _everywhere(self._hosts, self._start)
         except BaseException:
-            self._everywhere(self._stop)
+            stop_agents(self._testbed)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._everywhere(self._stop)
+        stop_agents(self._testbed)
         if kind is None:
-            self._everywhere(self._fetch)
+            _everywhere(self._hosts, self._fetch)
 
     def summarise(
         self, start: float, end: float, odb_growth: Mapping[str, Mapping[str, int]]
@@ -52,12 +57,6 @@ class Watch:
             for role, host in self._hosts.items()
         )
 
-    def _everywhere(self, action: Callable[[str], None]) -> None:
-        """Do something on every host at once; the first error is raised when all have ended."""
-        with ThreadPoolExecutor(max_workers=len(self._hosts)) as pool:
-            for ended in [pool.submit(action, role) for role in self._hosts]:
-                ended.result()
-
     def _start(self, role: str) -> None:
         host = self._hosts[role]
         command = [host.python, AGENT, "--interface", host.interface, "--out", _REMOTE_OUT]
@@ -67,14 +66,18 @@ class Watch:
             command += ["--cores", ",".join(map(str, host.cores))]
         self._testbed.start_process(role, _NAME, command)
 
-    def _stop(self, role: str) -> None:
-        self._testbed.stop_process(role, _NAME)
-
     def _fetch(self, role: str) -> None:
         self._testbed.fetch(role, _REMOTE_OUT, self._file(role))
 
     def _file(self, role: str) -> Path:
         return self._work / f"agent-{role}.jsonl"
+
+
+def _everywhere(roles: Collection[str], action: Callable[[str], object]) -> None:
+    """Do something on every host at once; the first error is raised when all have ended."""
+    with ThreadPoolExecutor(max_workers=len(roles)) as pool:
+        for ended in [pool.submit(action, role) for role in roles]:
+            ended.result()
 
 
 def _tier_use(host: Host, role: str, used: TierMetrics, odb: Mapping[str, int]) -> TierUse:

@@ -18,7 +18,7 @@ from testbed import deploy, measure
 from testbed.analysis import compare
 from testbed.environment import describe
 from testbed.errors import RecordError, UsageError
-from testbed.matrix import missing, name_variants, parse_payloads
+from testbed.matrix import Step, missing, name_variants, parse_payloads
 from testbed.progress import RunProgress
 from testbed.record import Cell, LoadPlan, Plan
 from testbed.report import machine, terminal
@@ -64,7 +64,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--payload", metavar="SIZES", help="payload sizes, such as 16K,64K,256K (the default)"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="repetitions (10, with --quick 3)")
-    parser.add_argument("--users", type=int, metavar="N", help="clients of a load (1000, with --quick 75)")
+    parser.add_argument("--users", type=int, metavar="N", help="clients of a load (1000, with --quick 100)")
     parser.add_argument(
         "--requests", type=int, metavar="N", help="requests of each client (30, with --quick 20)"
     )
@@ -102,22 +102,30 @@ def run(args: argparse.Namespace) -> int:
         _refuse(args, "--from", ("quick", "payload", "repeat", "users", "requests", "seed", "destroy"))
         return _show(merge([load_run(find_run(args.results, name)) for name in args.stored]), args)
     begun = _begin(args)
+    if isinstance(begun, Run) and not missing(begun.header.plan, begun.records):
+        return _show(begun, args)
     with RunProgress() as progress:
-        testbed = deploy.ensure_deployed(
-            _topology(begun, args), progress=progress.note, state_file=args.state
-        )
         try:
-            with testbed, _interruptible():
-                serving = testbed.serving
-                finished = _complete(testbed, begun, progress, args)
-                if serving is not None and not args.destroy:
-                    testbed.start(load_variants()[serving])
+            finished = _measure(begun, progress, args)
         except Interrupted:
-            print("interrupted; go on with: odb-testbed compare --resume", file=sys.stderr)
             return INTERRUPTED
         if args.destroy:
             deploy.destroy(state_file=args.state, progress=progress.note)
     return _show(finished, args)
+
+
+def _measure(begun: Run | Plan, progress: RunProgress, args: argparse.Namespace) -> Run:
+    """Deploy if need be, measure what is missing, and leave the servers as they were found."""
+    topology = _topology(begun, args)
+    with (
+        deploy.ensure_deployed(topology, progress=progress.note, state_file=args.state) as testbed,
+        _interruptible(),
+    ):
+        serving = testbed.serving
+        finished = _complete(testbed, begun, progress, args)
+        if serving is not None and not args.destroy:
+            testbed.start(load_variants()[serving])
+    return finished
 
 
 def _show(run: Run, args: argparse.Namespace) -> int:
@@ -258,14 +266,23 @@ def _complete(testbed: Testbed, begun: Run | Plan, progress: RunProgress, args: 
             )
     with only_writer(directory):
         stored = load_run(directory)
-        progress.note(f"run {stored.header.run} in {directory}")
+        progress.say(f"run {stored.header.run} in {directory}")
         todo = missing(stored.header.plan, stored.records)
         progress.expect(len(todo), [record.ended_at - record.started_at for record in stored.records])
-        for step in todo:
-            progress.begin(step)
-            with tempfile.TemporaryDirectory(prefix="odb-testbed-") as name:
-                work = Path(name)
-                record = measure.measure(testbed, stored.header, step, work)
-                save_record(directory, record, {file.name: file for file in work.iterdir()})
-            progress.end(record.failure)
+        try:
+            for step in todo:
+                _record(testbed, stored, step, progress)
+        except Interrupted:
+            progress.say(f"interrupted; go on with: odb-testbed compare --resume {directory}")
+            raise
     return load_run(directory)
+
+
+def _record(testbed: Testbed, run: Run, step: Step, progress: RunProgress) -> None:
+    """Measure one step and store its record."""
+    progress.begin(step)
+    with tempfile.TemporaryDirectory(prefix="odb-testbed-") as name:
+        work = Path(name)
+        record = measure.measure(testbed, run.header, step, work)
+        save_record(run.directory, record, {file.name: file for file in work.iterdir()})
+    progress.end(record.failure)

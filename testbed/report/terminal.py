@@ -37,7 +37,7 @@ def show(comparison: Comparison, stream: IO[str], *, width: int | None = None) -
     it.
     """
     console = Console(file=stream, width=width, highlight=False, emoji=False, markup=False)
-    width_of_one = max(_VARIANT_WIDTH, *(len(variant.label) + 16 for variant in comparison.variants), 0)
+    width_of_one = max(_VARIANT_WIDTH, *(len(variant.label) + 16 for variant in comparison.variants))
     per_block = max(1, (console.width - _NAME_WIDTH) // width_of_one - 1)
     others = [variant.label for variant in comparison.variants[1:]]
     blocks = [others[at : at + per_block] for at in range(0, len(others), per_block)] or [[]]
@@ -130,7 +130,7 @@ def _footer(comparison: Comparison) -> Iterator[Text]:
     if len(comparison.variants) > 1:
         yield Text(
             f"Ratios are to {comparison.baseline}. ~ noise; "
-            " ? samples apart, too few repetitions to prove it; "
+            "? samples apart, too few repetitions to prove it; "
             "± 95 % interval; ! latency unusable."
         )
     for failure in comparison.failures:

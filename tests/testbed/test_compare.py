@@ -1,0 +1,206 @@
+"""A real, tiny comparison: deployed hosts, real nginx and Locust, records that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.runs import Run, find_run, load_run
+from testbed.session import Testbed
+from testbed.spec import PAYLOAD_DIRECTORY
+
+NETWORK = "10.91.7.0/24"
+COMMAND = (sys.executable, "-m", "testbed.cli")
+TINY = ("--payload", "64K", "--repeat", "1", "--users", "8", "--requests", "10")
+REQUESTS = 80
+BODY = f"{PAYLOAD_DIRECTORY}/payload/65536.bin"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A deployment of its own and a directory for results."""
+
+    state: Path
+    results: Path
+    root: Path
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, "compare", *words, "--results", str(self.results)],
+            cwd=self.root,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def compare(self, *words: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*words) as process:
+            out, err = process.communicate(timeout=150)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "ODB_TESTBED_STATE": str(self.state),
+            "PYTHONPATH": str(self.root),
+            "NO_COLOR": "1",
+        }
+
+    def newest(self) -> Run:
+        return load_run(find_run(self.results, None))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, root_directory: Path) -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        pytest.skip("a deployment needs root")
+    directory = tmp_path_factory.mktemp("compare")
+    made = Bench(directory / "state.json", directory / "results", root_directory)
+    try:
+        subprocess.run(
+            [*COMMAND, "deploy", "--network", NETWORK],
+            cwd=made.root, env=made.environment(), check=True, capture_output=True, timeout=300,
+        )  # fmt: skip
+        yield made
+    finally:
+        subprocess.run([*COMMAND, "destroy"], cwd=made.root, env=made.environment(), check=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def compared(bench: Bench) -> dict[str, Any]:
+    """The JSON of one comparison of equals."""
+    done = bench.compare("vanilla", "vanilla", "--json", *TINY)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def background_processes(bench: Bench) -> list[str]:
+    """The load and the agents that still run on the bench's hosts."""
+    with Testbed.open(bench.state) as testbed:
+        return [
+            f"{name} on {role}"
+            for role in testbed.topology.roles
+            for name in ("load", "agent")
+            if testbed.stop_process(role, name)
+        ]
+
+
+@pytest.mark.timeout(400)
+def test_a_comparison_measures_every_documented_metric(compared: dict[str, Any]) -> None:
+    assert (compared["schema"], compared["baseline"]) == (1, "vanilla")
+    assert [(row["variant"], row["n"]) for row in compared["cells"]] == [("vanilla", 1), ("vanilla#2", 1)]
+    for row in compared["cells"]:
+        metrics = row["metrics"]
+        assert row["cell"]["payload"] == 65536
+        assert metrics["errors"]["median"] == 0
+        for name in (
+            "fe.cpu_us",
+            "is.cpu_us",
+            "be.cpu_us",
+            "total.cpu_us",
+            "latency.p50_us",
+            "latency.p99_us",
+        ):
+            assert metrics[name]["median"] > 0, name
+        assert metrics["total.cpu_us"]["median"] == pytest.approx(
+            sum(metrics[f"{tier}.cpu_us"]["median"] for tier in ("fe", "is", "be"))
+        )
+        # Without ODB the intermediary receives and sends every byte of the body, and headers beside it.
+        assert 2 * 65536 < metrics["is.bytes"]["median"] < 2.5 * 65536
+        assert 65536 < metrics["be.bytes"]["median"] < 1.5 * 65536
+
+
+@pytest.mark.timeout(400)
+def test_records_hold_the_raw_results(bench: Bench, compared: dict[str, Any]) -> None:
+    run = load_run(find_run(bench.results, compared["run"]))
+    assert len(run.records) == 2
+    for record in run.records:
+        assert record.failure is None
+        assert record.load is not None and record.verification is not None
+        assert (record.load.requests, record.load.errors, record.load.complete) == (REQUESTS, 0, True)
+        assert not record.verification.odb_active
+        assert {body.payload for body in record.verification.bodies} == {16384, 65536, 262144}
+        assert [tier.role for tier in record.tiers] == ["client", "fe", "is1", "be"]
+    place = run.directory / "cells" / "001-65536b-aligned-t1-16k-vanilla"
+    assert {file.name for file in place.iterdir()} == {
+        "record.json",
+        *(f"agent-{role}.jsonl" for role in ("client", "fe", "is1", "be")),
+    }
+
+
+@pytest.mark.timeout(400)
+def test_stored_records_print_the_same_again(bench: Bench, compared: dict[str, Any]) -> None:
+    again = bench.compare("--from", compared["run"], "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == compared
+    table = bench.compare("--from", compared["run"])
+    assert "vanilla#2 n=1" in table.stdout
+    assert "IS bytes/request" in table.stdout
+    assert "\x1b" not in table.stdout
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_run_is_completed_by_resume(bench: Bench) -> None:
+    with bench.start("vanilla", "vanilla", *TINY) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if line.startswith("[1/2]"):
+                break
+        killed.kill()
+    before = bench.newest()
+    assert len(before.records) == 1
+    done = bench.compare("--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    after = bench.newest()
+    assert after.header == before.header
+    assert len(after.records) == 2
+    assert after.records[0] == before.records[0]
+    assert json.loads(done.stdout)["run"] == before.header.run
+
+
+@pytest.mark.timeout(400)
+def test_an_interrupted_run_ends_cleanly_and_keeps_its_records(bench: Bench) -> None:
+    with bench.start("vanilla", "vanilla", *TINY) as interrupted:
+        assert interrupted.stderr is not None
+        for line in interrupted.stderr:
+            if line.startswith("[1/2]"):
+                break
+        interrupted.send_signal(signal.SIGINT)
+        rest = interrupted.stderr.read()
+        assert interrupted.wait(60) == 130
+    assert f"compare --resume {bench.newest().directory}" in rest
+    assert len(bench.newest().records) == 1
+    assert background_processes(bench) == []
+    with Testbed.open(bench.state) as testbed:
+        assert testbed.serving is None
+
+
+@pytest.mark.timeout(400)
+def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(bench: Bench) -> None:
+    """A payload that one tier damages is found by the verification, before anything is measured."""
+    with Testbed.open(bench.state) as testbed:
+        damage = "cp $0 $0.kept && printf x | dd of=$0 conv=notrunc"
+        assert testbed.run("be", ["sh", "-c", damage, BODY], timeout=20).exit_code == 0
+    try:
+        done = bench.compare("vanilla", "vanilla", *TINY)
+    finally:
+        with Testbed.open(bench.state) as testbed:
+            mend = "mv $0.kept $0"
+            assert testbed.run("be", ["sh", "-c", mend, BODY], timeout=20).exit_code == 0
+    assert done.returncode == 1
+    failures = [record.failure for record in bench.newest().records]
+    assert len(failures) == 2
+    assert all(failure and "the body of 65536 bytes" in failure for failure in failures)
+    assert "failed: " in done.stdout
