@@ -24,8 +24,8 @@ UNTESTED = frozenset({"errors", "client.cpu_share"})
 """Metrics that are shown but not tested: they describe the quality of the measurement."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
-"""`lower`, `higher`: proven to differ from the baseline. `undecided`: the samples do not overlap, but there
-are too few repetitions to prove it. `noise`: neither. `absent`: there is nothing to compare."""
+"""`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference of samples
+that do not overlap, or to tell anything.  `noise`: no difference was found.  `absent`: there is nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ def _verdict(
         return "noise"
     if undecidable:
         apart = min(sample) > max(base) or max(sample) < min(base)
-        return "undecided" if apart and len(sample) > 1 and len(base) > 1 else "noise"
+        return "undecided" if apart or min(len(sample), len(base)) < 2 else "noise"
     if p >= ALPHA:
         return "noise"
     return "higher" if ratio > 1 else "lower"

@@ -70,8 +70,9 @@ def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Reco
             cleanup.callback(testbed.stop)
             clear(testbed)
             testbed.start(_variant(step.variant))
-            record = replace(record, verification=verify(testbed, step.variant))
-            record = _under_load(testbed, header, step, work, record)
+            proof = verify(testbed, step.variant)
+            record = replace(record, verification=proof)
+            record = _under_load(testbed, header, step, work, record, proof)
     except TestbedError as error:
         record = replace(record, failure=str(error), valid=False, metrics={})
     return replace(record, ended_at=time.time())
@@ -159,15 +160,23 @@ def _variant(use: VariantUse) -> Variant:
     return Variant(use.name, "", use.odb, use.profile, use.options)
 
 
-def _under_load(testbed: Testbed, header: RunHeader, step: Step, work: Path, record: Record) -> Record:
-    """Warm up, run the load with an agent on every host, and complete the record with what they found."""
+def _under_load(
+    testbed: Testbed, header: RunHeader, step: Step, work: Path, record: Record, proof: Verification
+) -> Record:
+    """Warm up, run the load with an agent on every host, and complete the record with what they found.
+
+    Every body of the load is compared with what the verification found right.
+    """
     plan = header.plan.load
+    verified = next(body for body in proof.bodies if body.payload == step.cell.payload)
     target = LoadPlan(
         url=testbed.front_url(),
         payloads=(step.cell.payload,),
         users=plan.users,
         spawn_rate=plan.spawn_rate,
         requests_per_user=plan.requests_per_user,
+        check="hash",
+        sha256=verified.expected_sha256,
     )
     warm_up = replace(
         target,

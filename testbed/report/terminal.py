@@ -103,12 +103,14 @@ def _figure(name: str, statistic: Statistic | None, row: Row) -> Text:
 
 
 def _ratio(name: str, statistic: Statistic | None) -> Text:
-    """The ratio to the baseline and its mark, coloured when a difference was seen."""
+    """The ratio to the baseline and its mark, coloured when samples differ."""
     if statistic is None or statistic.ratio is None:
         return Text("-", style="dim")
     text = f"{_number_of_ratio(statistic.ratio)} {_MARKS.get(statistic.verdict, ' ')}"
     if statistic.verdict in ("noise", "absent"):
         return Text(text, style="dim")
+    if statistic.n < 2:
+        return Text(text)
     better = (statistic.ratio > 1) == (name in _MORE_IS_BETTER)
     return Text(text, style="green" if better else "red")
 
@@ -130,7 +132,7 @@ def _footer(comparison: Comparison) -> Iterator[Text]:
     if len(comparison.variants) > 1:
         yield Text(
             f"Ratios are to {comparison.baseline}. ~ noise; "
-            "? samples apart, too few repetitions to prove it; "
+            "? too few repetitions to prove it; "
             "± 95 % interval; ! latency unusable."
         )
     for failure in comparison.failures:

@@ -100,7 +100,7 @@ def test_one_repetition_has_a_median_and_no_ratio_interval() -> None:
     assert (statistic.median, statistic.low, statistic.high) == (123.5, 123.5, 123.5)
     assert statistic.ratio == 0.5
     assert statistic.ratio_low is None
-    assert statistic.verdict == "noise"
+    assert statistic.verdict == "undecided"
 
 
 def test_what_was_not_measured_is_absent_with_its_reason() -> None:
