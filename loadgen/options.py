@@ -10,6 +10,10 @@ from typing import Any
 
 DEFAULT_USERS = 1000
 DEFAULT_SPAWN_RATE = 50.0
+
+# Seconds that an interrupted run gives requests under way to end. Workers are not ready for a new run until then.
+STOP_TIMEOUT = 2.0
+
 CHECKS = ("none", "length", "hash")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -118,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # Locust's mark for what its web page offers: not the name of a file on this machine.
     result.include_in_web_ui = False  # type: ignore[attr-defined]
-    parser.set_defaults(num_users=DEFAULT_USERS, spawn_rate=DEFAULT_SPAWN_RATE, stop_timeout=5.0)
+    parser.set_defaults(num_users=DEFAULT_USERS, spawn_rate=DEFAULT_SPAWN_RATE, stop_timeout=STOP_TIMEOUT)
 
 
 def parse(namespace: Any) -> LoadOptions:

@@ -55,6 +55,7 @@ class _State:
     snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
     all_counted: Event = field(default_factory=Event)
     completing: bool = False
+    stopping: bool = False
     concluded: bool = False
     failure: str | None = None
     last_success: float = field(default_factory=time.monotonic)
@@ -76,6 +77,7 @@ class Run:
         events.init_command_line_parser.add_listener(lambda parser, **_: add_arguments(parser))
         events.init.add_listener(self._on_init)
         events.test_start.add_listener(self._on_test_start)
+        events.test_stopping.add_listener(self._on_test_stopping)
         events.test_stop.add_listener(self._on_test_stop)
         events.request.add_listener(self._on_request)
         events.report_to_master.add_listener(self._on_report_to_master)
@@ -174,6 +176,10 @@ class Run:
         if exception is None:
             self._state.last_success = time.monotonic()
 
+    def _on_test_stopping(self, **_: Any) -> None:
+        # Stopped on the web page: the workers now leave on purpose.
+        self._state.stopping = not self._environment.parsed_options.headless
+
     def _on_test_stop(self, **_: Any) -> None:
         self.active = False
         if self._role != "worker" and not self._environment.parsed_options.headless:
@@ -252,6 +258,7 @@ class Run:
             self._environment.runner.quit()
             return
         self._environment.runner.stop()
+        logger.info("The test has stopped; the page can start another")
         if parsed.autostart and parsed.autoquit != -1:
             gevent.sleep(parsed.autoquit)
             self._environment.runner.quit()
@@ -286,8 +293,6 @@ class Run:
         content = result.document(total, users=users, expected=self._expected())
         self._summary = result.summary(content)
         parsed = self._environment.parsed_options
-        if not parsed.headless:
-            logger.info("The run has ended:\n%s", self._summary)
         if content["errors"]:
             self._environment.process_exit_code = parsed.exit_code_on_error
         if not content["complete"]:
@@ -295,6 +300,8 @@ class Run:
             missing = f"{content['requests']} of {self._expected()} requests were made"
             print(f"error: the run ended early: {missing}", file=sys.stderr, flush=True)
         self._write(content)
+        if not parsed.headless:
+            logger.info("The run has ended:\n%s", self._summary)
 
     def _write(self, content: dict[str, Any]) -> None:
         if self.options.result is None or content["requests"] == 0:
@@ -318,7 +325,7 @@ class Run:
     def _is_running(self, state: _State) -> bool:
         # Locust's master stops the test itself when the last worker is lost, and then would wait forever.
         going = self.active or self._role == "master"
-        ended = state.completing or state.concluded or state.failure is not None
+        ended = state.completing or state.stopping or state.concluded or state.failure is not None
         return going and self._state is state and not ended
 
     def _stalled(self) -> str | None:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         process.wait(20)
 
 
-def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_until_listening(port: int, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
@@ -437,7 +438,7 @@ def test_an_interrupted_run_keeps_its_counts_and_says_so(nginx: Nginx, tmp_path:
     assert 0 < result.requests <= len(nginx.requests())
 
 
-def test_the_web_page_makes_a_run_with_its_own_values(nginx: Nginx, tmp_path: Path) -> None:
+def test_the_web_page_makes_runs_with_its_own_values(nginx: Nginx, tmp_path: Path) -> None:
     nginx.forget()
     web = free_port()
     page_at = ["--web-host", "127.0.0.1", "--web-port", str(web)]
@@ -450,25 +451,22 @@ def test_the_web_page_makes_a_run_with_its_own_values(nginx: Nginx, tmp_path: Pa
         text=True,
     )
     try:
-        wait_until_listening(web, process)  # type: ignore[arg-type]
+        wait_until_listening(web, process)
         page = urllib.request.urlopen(f"http://127.0.0.1:{web}/", timeout=20).read().decode()
         assert "requests_per_user" in page
-        form = {
-            "user_count": 3,
-            "spawn_rate": 50,
-            "host": nginx.url,
-            "payload": "65536",
-            "requests_per_user": 2,
-        }
-        data = urllib.parse.urlencode(form).encode()
-        urllib.request.urlopen(f"http://127.0.0.1:{web}/swarm", data=data, timeout=20).read()
-        assert process.stderr is not None
-        assert any("The run has ended" in line for line in process.stderr), "the run does not end"
+        for payload, each in (("4096", 1), ("65536", 2)):
+            form = {"user_count": 3, "spawn_rate": 50, "host": nginx.url, "payload": payload}
+            data = urllib.parse.urlencode({**form, "requests_per_user": each}).encode()
+            urllib.request.urlopen(f"http://127.0.0.1:{web}/swarm", data=data, timeout=20).read()
+            assert process.stderr is not None
+            assert any("The run has ended" in line for line in process.stderr), "the run does not end"
+            assert read_result(tmp_path / "r.json").requests == 3 * each
+            assert any("The test has stopped" in line for line in process.stderr)
     finally:
         process.terminate()
         process.communicate(timeout=SECONDS)
-    assert [path for _, _, path in nginx.requests()] == ["/payload/65536.bin"] * 6
-    assert read_result(tmp_path / "r.json").requests == 6
+    paths = [path for _, _, path in nginx.requests()]
+    assert paths == ["/payload/4096.bin"] * 3 + ["/payload/65536.bin"] * 6
 
 
 def test_a_plan_runs_through_the_callers_runner(nginx: Nginx, tmp_path: Path) -> None:
