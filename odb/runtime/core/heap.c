@@ -20,13 +20,20 @@ void odb_heap_release(void *context, void *start, size_t length) {
     odb_windows_open(&runtime->windows, start, length);
 }
 
+/* Guards survive in freed blocks, but a block that is handed out may go straight to the kernel by calls that nobody intercepts (readdir, fread, ...): its pages
+ * have to be ordinary. */
+static void *ordinary(struct odb_runtime *runtime, void *block) {
+    if (block) odb_windows_open(&runtime->windows, block, odb_arena_usable(runtime->arena, block));
+    return block;
+}
+
 void *odb_malloc(struct odb_runtime *runtime, size_t size) {
-    void *block = wanted(runtime, size) ? odb_arena_alloc(runtime->arena, size, 0) : NULL;
+    void *block = wanted(runtime, size) ? ordinary(runtime, odb_arena_alloc(runtime->arena, size, 0)) : NULL;
     return block ? block : odb_real.malloc(size);
 }
 
 void *odb_aligned(struct odb_runtime *runtime, size_t alignment, size_t size) {
-    void *block = wanted(runtime, size) ? odb_arena_alloc(runtime->arena, size, alignment) : NULL;
+    void *block = wanted(runtime, size) ? ordinary(runtime, odb_arena_alloc(runtime->arena, size, alignment)) : NULL;
     return block ? block : odb_real.memalign(alignment, size);
 }
 
@@ -34,11 +41,9 @@ void *odb_calloc(struct odb_runtime *runtime, size_t count, size_t size) {
     size_t total;
     bool zero = false;
     if (__builtin_mul_overflow(count, size, &total) || !wanted(runtime, total)) return odb_real.calloc(count, size);
-    void *block = odb_arena_alloc_zeroed(runtime->arena, total, 0, &zero);
+    void *block = ordinary(runtime, odb_arena_alloc_zeroed(runtime->arena, total, 0, &zero));
     if (!block) return odb_real.calloc(count, size);
-    if (zero) return block;
-    odb_windows_open(&runtime->windows, block, total);
-    return memset(block, 0, total);
+    return zero ? block : memset(block, 0, total);
 }
 
 /* libc writes its links into a block that is freed: what is guarded in it must be opened first. */
@@ -64,7 +69,10 @@ static bool resize_in_place(struct odb_runtime *runtime, void *block, size_t old
     if (size < runtime->options.align_min) return false;
     size_t kept = odb_page_up(size);
     if (kept < old) odb_windows_drop(&runtime->windows, (char *)block + kept, old - kept);
-    return odb_arena_resize(runtime->arena, block, size);
+    if (!odb_arena_resize(runtime->arena, block, size)) return false;
+    size_t now = odb_arena_usable(runtime->arena, block);
+    if (now > old) odb_windows_open(&runtime->windows, (char *)block + old, now - old);
+    return true;
 }
 
 static void *move(struct odb_runtime *runtime, void *block, size_t old, size_t size) {

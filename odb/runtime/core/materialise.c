@@ -95,11 +95,18 @@ static int fetch_runs(struct odb_windows *windows, struct round *round, int firs
     return odb_channels_fetch(windows->channels, &span, into, last - first);
 }
 
+/* Where the pages cannot be moved (the kernel's limit on mappings), they are opened and copied to: a thread that reads them in this very moment then sees
+ * them in part, which is the lesser evil. */
 static int install_run(struct odb_windows *windows, struct run *run) {
     if (!run->scratch) return 0;
     odb_count(windows->stats, ODB_STAT_guard_calls, 1);
     int error = odb_guard_replace((void *)run->start, run->scratch, run->length);
-    if (!error) run->scratch = NULL;
+    if (!error) {
+        run->scratch = NULL;
+        return 0;
+    }
+    error = odb_guard_open((void *)run->start, run->length);
+    if (!error) memcpy((void *)run->start, run->scratch, run->length);
     return error;
 }
 
@@ -135,7 +142,9 @@ static int fetch_round(struct odb_windows *windows, struct round *round) {
 
 int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov, int count) {
     struct round round;
-    if (!odb_windows_any(windows)) return 0;
+    bool guarded = false;
+    for (int i = 0; i < count && !guarded; i++) guarded = odb_windows_touch(windows, iov[i].iov_base, iov[i].iov_len);
+    if (!guarded) return 0;
     do {
         round = (struct round){.count = 0};
         odb_lock_take(&windows->lock);

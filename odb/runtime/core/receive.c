@@ -8,17 +8,20 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 enum { READ_AHEAD = 65536 };
-#define STACK_REACH ((uintptr_t)8 << 20)  /* default size of a stack */
-#define FIBRE_REACH ((uintptr_t)1 << 20) /* stacks that programs allocate by themselves are smaller */
 
-/* Guarding pages of a stack would make the next function call fault without a place for the handler. */
-static bool on_stack(const struct odb_runtime *runtime, uintptr_t address) {
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    bool heap = runtime->arena && odb_arena_contains(runtime->arena, (void *)address);
-    if (heap && !odb_arena_contains(runtime->arena, (void *)here)) return false;
-    return address + ODB_PAGE > here && address - here < (heap ? FIBRE_REACH : STACK_REACH);
+/* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
+ * handler; a program may also have allocated the stack it runs on from the heap. */
+static bool mappable(const struct odb_runtime *runtime, const void *start, size_t length) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), address = (uintptr_t)start;
+    if (!runtime->arena) return address >= runtime->heap_start && address + length <= (uintptr_t)sbrk(0);
+    void *block;
+    size_t size;
+    if (!odb_arena_contains(runtime->arena, start) || !odb_arena_find(runtime->arena, start, &block, &size)) return false;
+    bool inside = address + length <= (uintptr_t)block + size;
+    return inside && here - (uintptr_t)block >= size;
 }
 
 static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
@@ -87,10 +90,10 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     struct odb_inbox *in = &stream->in;
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
-    bool stack = on_stack(runtime, start), pages = last > first && !stack;
+    bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);
     if (begun && (first > start || (!pages && amount < left))) return 0;
     if (!pages) {
-        odb_count(&runtime->stats, stack ? ODB_STAT_fallback_stack : ODB_STAT_fallback_no_page, 1);
+        odb_count(&runtime->stats, wide ? ODB_STAT_fallback_not_heap : ODB_STAT_fallback_no_page, 1);
         return deliver_fetched(runtime, stream, to, amount);
     }
     if (first > start) return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */

@@ -28,19 +28,32 @@ bool odb_runtime_init(struct odb_runtime *runtime) {
     }
     runtime->reaper.run = reap;
     odb_driver_add_tick(&runtime->driver, &runtime->reaper);
+    runtime->heap_start = (uintptr_t)sbrk(0);
     if (options->align) runtime->arena = odb_arena_create(ARENA_RESERVE);
     if (runtime->arena) odb_arena_set_release(runtime->arena, odb_heap_release, runtime);
     if (options->mode != ODB_MODE_OFF) odb_fault_install(&runtime->windows);
     return true;
 }
 
+enum { QUIET_MS = 250 };
+
+static uint64_t served(const struct odb_runtime *runtime) {
+    return atomic_load_explicit(&runtime->stats.entries[ODB_STAT_serve_bytes].value, memory_order_relaxed);
+}
+
+/* Payloads that nobody has asked for within a moment are taken for abandoned (their client has gone). */
 void odb_runtime_drain(struct odb_runtime *runtime) {
-    uint64_t end = odb_clock_ms() + runtime->options.drain_ms;
-    bool mine = !odb_runtime_is_foreign(runtime);
-    while (mine && atomic_load(&runtime->driver.running) && odb_clock_ms() < end &&
-           (atomic_load(&runtime->fds.outboxes.waiting) > 0 || odb_store_pending(&runtime->store)))
+    if (odb_runtime_is_foreign(runtime)) return;
+    uint64_t now = odb_clock_ms(), end = now + runtime->options.drain_ms, moved = now, bytes = served(runtime);
+    while (atomic_load(&runtime->driver.running) && now < end) {
+        bool waiting = atomic_load(&runtime->fds.outboxes.waiting) > 0;
+        if (!waiting && (now - moved > QUIET_MS || !odb_store_pending(&runtime->store))) break;
         odb_real.poll(NULL, 0, 2);
-    if (mine) odb_stats_close(&runtime->stats);
+        now = odb_clock_ms();
+        if (served(runtime) != bytes) moved = now;
+        bytes = served(runtime);
+    }
+    odb_stats_close(&runtime->stats);
 }
 
 bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {
@@ -73,7 +86,7 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     odb_lock_reset(&runtime->store.lock);
     runtime->pid = getpid();
     atomic_store(&runtime->windows.threads, false);
-    odb_stats_open(&runtime->stats, runtime->options.stats_dir);
+    odb_stats_after_fork_child(&runtime->stats);
     odb_driver_after_fork_child(&runtime->driver);
     odb_origin_after_fork_child(&runtime->origin);
     odb_channels_after_fork_child(&runtime->channels);

@@ -26,6 +26,7 @@ struct odb_runtime {
     struct odb_store store;
     struct odb_origin_server origin;
     struct odb_arena *arena; /* null: heap blocks come from libc */
+    uintptr_t heap_start;    /* libc's own heap begins here or before */
     struct odb_tick reaper;
     pid_t pid; /* differs from getpid() in a vfork child, which must leave our state alone */
 };

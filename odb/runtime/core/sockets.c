@@ -34,6 +34,7 @@ static bool is_stream_socket(int fd) {
 
 static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode out, const struct sockaddr *peer) {
     uint16_t port;
+    odb_stats_open(&runtime->stats, runtime->options.stats_dir);
     struct odb_stream *stream = odb_fdtable_new_stream(&runtime->fds);
     if (!stream) {
         odb_count(&runtime->stats, ODB_STAT_fallback_no_memory, 1);

@@ -66,11 +66,13 @@ static void *map_file(struct odb_stats *stats, const char *directory, uint64_t s
 }
 
 void odb_stats_open(struct odb_stats *stats, const char *directory) {
+    if (stats->tried) return;
+    stats->tried = true;
+    if (!stats->entries) stats->entries = private_entries;
     uint64_t started = start_time();
     struct page_header *header = map_file(stats, directory, started);
     if (!header) {
         stats->path[0] = '\0';
-        stats->entries = private_entries;
         return;
     }
     memcpy(header->magic, "ODBSTAT1", 8);
@@ -80,8 +82,20 @@ void odb_stats_open(struct odb_stats *stats, const char *directory) {
     header->count = ODB_STAT_COUNT;
     header->entry_size = sizeof(struct odb_stat_entry);
     prctl(PR_GET_NAME, header->comm);
-    stats->entries = (struct odb_stat_entry *)(void *)(header + 1);
-    for (int i = 0; i < ODB_STAT_COUNT; i++) strncpy(stats->entries[i].name, names[i], sizeof stats->entries[i].name - 1);
+    struct odb_stat_entry *entries = (struct odb_stat_entry *)(void *)(header + 1);
+    for (int i = 0; i < ODB_STAT_COUNT; i++) {
+        strncpy(entries[i].name, names[i], sizeof entries[i].name - 1);
+        atomic_store(&entries[i].value, atomic_load(&private_entries[i].value));
+    }
+    stats->entries = entries;
+}
+
+void odb_stats_after_fork_child(struct odb_stats *stats) {
+    for (int i = 0; i < ODB_STAT_COUNT; i++) atomic_store(&private_entries[i].value, 0);
+    if (stats->path[0]) odb_real.munmap((struct page_header *)(void *)stats->entries - 1, PAGE_SIZE_BYTES);
+    stats->entries = private_entries;
+    stats->path[0] = '\0';
+    stats->tried = false;
 }
 
 void odb_stats_close(struct odb_stats *stats) {

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,10 +27,13 @@ struct odb_stat_entry {
 struct odb_stats {
     struct odb_stat_entry *entries; /* ODB_STAT_COUNT of them; never null after open */
     char path[PATH_MAX + 64];       /* empty: not visible */
+    bool tried;                     /* to make a page; it is tried once a process */
 };
 
-/* Makes the page of this process; after fork the child opens its own with the same call. */
+/* Makes the page of this process. Does nothing when there is one. */
 void odb_stats_open(struct odb_stats *stats, const char *directory);
+/* The child counts from zero, in private until it opens a page of its own: most children never have anything to show. */
+void odb_stats_after_fork_child(struct odb_stats *stats);
 /* Removes the file; counting goes on without harm. */
 void odb_stats_close(struct odb_stats *stats);
 

@@ -132,10 +132,18 @@ size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t
     return found;
 }
 
+bool odb_windows_touch(const struct odb_windows *windows, const void *start, size_t length) {
+    uintptr_t end = odb_page_up((uintptr_t)start + length);
+    if (length == 0 || !odb_windows_any(windows)) return false;
+    for (uintptr_t page = odb_page_down((uintptr_t)start); page < end; page += ODB_PAGE)
+        if (odb_pages_get(&windows->pages, page) != ODB_PLAIN) return true;
+    return false;
+}
+
 /* Visits the tracked pages of a range under the lock, waiting for those that are busy: `value` is what they become. */
 static void release(struct odb_windows *windows, void *start, size_t length, uintptr_t value, bool open) {
     uintptr_t end = odb_page_up((uintptr_t)start + length);
-    if (!odb_windows_any(windows) || length == 0) return;
+    if (!odb_windows_touch(windows, start, length)) return;
     odb_lock_take(&windows->lock);
     for (uintptr_t page = odb_page_down((uintptr_t)start); page < end;) {
         uintptr_t entry = odb_pages_get(&windows->pages, page), stop = page + ODB_PAGE;

@@ -7,8 +7,8 @@
  *   busy     live, and a thread is fetching it
  *   stale    guarded, belongs to nothing any more (its window was dropped); guards are sticky because the next window often lands on the same pages
  *
- * Thread safety: all functions; one lock, never held across a fetch. odb_windows_fault and odb_windows_materialise are async-signal-safe as far as the
- * application does not touch windows in handlers of asynchronous signals that interrupt these very functions.
+ * Thread safety: all functions; one lock, never held across a fetch, and not taken for ranges without guarded pages: a handler of an asynchronous signal may write from and
+ * read into ordinary memory although it has interrupted the holder.
  * Errors: negative errno of the fetch that failed; the windows are then as they were.
  */
 #ifndef ODB_CORE_WINDOWS_H
@@ -48,6 +48,9 @@ bool odb_windows_init(struct odb_windows *windows, const struct odb_options *opt
 static inline bool odb_windows_any(const struct odb_windows *windows) {
     return atomic_load_explicit(&windows->guarded, memory_order_acquire) != 0;
 }
+
+/* Is any page of the range not plain? Lock-free, so that a signal handler may use calls that only ask this. */
+bool odb_windows_touch(const struct odb_windows *windows, const void *start, size_t length);
 
 /* Maps a span onto [start, start + length), whole pages, length == span->length. What was mapped there before is dropped.
  * -ENOMEM (and nothing changed) when the pages cannot be guarded. */
