@@ -14,11 +14,11 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from testbed.errors import RecordError
-from testbed.record import SCHEMA, Environment, Plan, Record, RunHeader, dumps, loads
+from testbed.record import SCHEMA, Cell, Environment, Plan, Record, RunHeader, VariantUse, dumps, loads
 
 _PARTIAL = ".partial-"
 _HEADER = "run.json"
@@ -77,22 +77,34 @@ def find_run(results: Path, name: str | None) -> Path:
 
 
 def merge(runs: Sequence[Run]) -> Run:
-    """Several runs as one, numbered on.  RecordError if they differ in environment or load: such do not
-    compare.
+    """Several runs as one, under the name of the first.
+
+    RecordError if they differ in environment or load, or mean different things by one variant: such do not compare.
     """
     first = runs[0]
-    records: list[Record] = []
+    variants: dict[str, VariantUse] = {}
+    cells: dict[Cell, None] = {}
     for run in runs:
-        differing = first.header.environment.differences(run.header.environment)
-        if first.header.plan.load != run.header.plan.load:
-            differing += ("load",)
-        if differing:
-            raise RecordError(
-                f"{run.directory} differs from {first.directory} in {', '.join(differing)}",
-                "records of different environments are not merged; compare each run by itself",
-            )
-        records.extend(run.records)
-    return Run(first.directory, first.header, tuple(records))
+        _require_equal(first, run, variants)
+        variants |= {variant.label: variant for variant in run.header.plan.variants}
+        cells |= dict.fromkeys(run.header.plan.cells)
+    plan = replace(first.header.plan, variants=tuple(variants.values()), cells=tuple(cells))
+    records = tuple(record for run in runs for record in run.records)
+    return Run(first.directory, replace(first.header, plan=plan), records)
+
+
+def _require_equal(first: Run, run: Run, variants: Mapping[str, VariantUse]) -> None:
+    differing = first.header.environment.differences(run.header.environment)
+    if first.header.plan.load != run.header.plan.load:
+        differing += ("load",)
+    for variant in run.header.plan.variants:
+        if variants.get(variant.label, variant) != variant:
+            differing += (f"variant {variant.label}",)
+    if differing:
+        raise RecordError(
+            f"{run.directory} differs from {first.directory} in {', '.join(differing)}",
+            "records of different environments are not merged; compare each run by itself",
+        )
 
 
 def place_name(record: Record) -> str:

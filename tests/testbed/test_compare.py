@@ -17,8 +17,8 @@ import pytest
 from testbed.runs import Run, find_run, load_run
 from testbed.session import Testbed
 from testbed.spec import PAYLOAD_DIRECTORY
+from tests.testbed.machine import free_network, require_local_provider
 
-NETWORK = "10.91.7.0/24"
 COMMAND = (sys.executable, "-m", "testbed.cli")
 TINY = ("--payload", "64K", "--repeat", "1", "--users", "8", "--requests", "10")
 REQUESTS = 80
@@ -63,13 +63,12 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, root_directory: Path) -> Iterator[Bench]:
-    if os.geteuid() != 0:
-        pytest.skip("a deployment needs root")
+    require_local_provider()
     directory = tmp_path_factory.mktemp("compare")
     made = Bench(directory / "state.json", directory / "results", root_directory)
     try:
         subprocess.run(
-            [*COMMAND, "deploy", "--network", NETWORK],
+            [*COMMAND, "deploy", "--network", free_network()],
             cwd=made.root, env=made.environment(), check=True, capture_output=True, timeout=300,
         )  # fmt: skip
         yield made

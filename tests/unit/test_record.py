@@ -122,6 +122,26 @@ def test_runs_under_different_loads_do_not_merge(tmp_path: Path) -> None:
         merge([one, other])
 
 
+def test_runs_that_mean_different_things_by_one_variant_do_not_merge(tmp_path: Path) -> None:
+    plan = samples.plan("vanilla", "odb")
+    other_odb = replace(plan.variants[1], options={"coalesce": "off"})
+    one = create_run(tmp_path, plan, samples.ENVIRONMENT)
+    other = create_run(tmp_path, replace(plan, variants=(plan.variants[0], other_odb)), samples.ENVIRONMENT)
+    with pytest.raises(RecordError, match="in variant odb"):
+        merge([one, other])
+
+
+def test_merged_runs_have_the_variants_cells_and_records_of_all(tmp_path: Path) -> None:
+    one = create_run(tmp_path, samples.plan("vanilla", "odb", payloads=(1, 2)), samples.ENVIRONMENT)
+    other = create_run(tmp_path, samples.plan("vanilla", "odb-classic", payloads=(2, 3)), samples.ENVIRONMENT)
+    for run in (one, other):
+        save_record(run.directory, one_record(run.header.run), {})
+    merged = merge([load_run(one.directory), load_run(other.directory)])
+    assert [variant.label for variant in merged.header.plan.variants] == ["vanilla", "odb", "odb-classic"]
+    assert [cell.payload for cell in merged.header.plan.cells] == [1, 2, 3]
+    assert len(merged.records) == 2
+
+
 def test_the_newest_run_is_found_and_a_missing_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="there is no run under"):
         find_run(tmp_path, None)
