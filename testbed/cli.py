@@ -43,13 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TestbedError as error:
         _report(error, as_json="--json" in words)
         return error.exit_code
-    except (Interrupted, KeyboardInterrupt):
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (odb-testbed status | head): nothing is wrong, but nothing must be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _report(TestbedError(what), as_json="--json" in words)
+        return TestbedError.exit_code
+    except (Interrupted, KeyboardInterrupt):
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 class Interrupted(BaseException):
@@ -115,7 +119,7 @@ def _add(module: ModuleType, name: str, commands: argparse._SubParsersAction[_Pa
 
 def _state_file(text: str) -> Path:
     path = Path(text).absolute()
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises where a directory may not be searched)
         raise UsageError(f"--state {text} is a directory", "name a file in it")
     return path
 

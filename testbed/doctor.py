@@ -96,7 +96,8 @@ def _namespaces() -> Finding:
 
 
 def _overlay(store: StateStore) -> Finding:
-    place = next(one for one in (store.data, *store.data.parents) if one.is_dir())
+    # Path.is_dir raises where a directory may not be searched.
+    place = next(one for one in (store.data, *store.data.parents) if os.path.isdir(one))  # noqa: PTH112
     if os.geteuid() != 0:
         return Finding("overlay", "fail", "cannot be tried without root", "run as root (sudo)")
     try:
@@ -174,15 +175,14 @@ def _library() -> Finding:
     program = Path(sys.executable).with_name("odb")
     if not program.exists():
         return Finding("libodb.so", "fail", f"{program} is missing", "run 'make setup'")
-    done = subprocess.run(
-        [program, "doctor", "--json"], check=False, capture_output=True, text=True, timeout=60
-    )
     try:
+        done = subprocess.run(
+            [program, "doctor", "--json"], check=False, capture_output=True, text=True, timeout=60
+        )
         findings = json.loads(done.stdout)["findings"]
         failed = [finding for finding in findings if finding["status"] == "fail"]
-    except (ValueError, KeyError, TypeError):
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Finding("libodb.so", "warn", f"'odb doctor' failed: {said[0]}", "run 'make setup'")
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        return Finding("libodb.so", "warn", f"'odb doctor' cannot be asked: {error}", "run 'odb doctor'")
     if failed:
         detail = f"{failed[0]['name']}: {failed[0]['detail']}"
         return Finding("libodb.so", "warn", detail, failed[0]["hint"] or "see 'odb doctor'")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from testbed import spec
 from testbed.errors import RemoteError, ServingError, StateError, UsageError
@@ -164,6 +164,13 @@ class Testbed:
     def stop_process(self, role: str, name: str, *, grace: float = 10.0) -> bool:
         """End the process of that name and all that it started; returns whether it was running."""
         return self._remote(role).stop(name, grace=grace)
+
+    def process_status(self, role: str, name: str, library: str | None = None) -> dict[str, Any]:
+        """Whether the process of that name runs: {"alive", "processes": [pid], "mapped": [pid with the library]}.
+
+        The servers have the name "nginx".
+        """
+        return self._remote(role).status(name, library)
 
     def fetch(self, role: str, remote: str, local: Path) -> None:
         """Copy a file from a host."""

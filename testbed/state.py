@@ -133,8 +133,14 @@ class StateStore:
         self.made: list[Path] = []  # directories above the state file that must go with it
 
     def exists(self) -> bool:
-        """Tell whether a testbed is recorded."""
-        return self.path.exists()
+        """Tell whether a testbed is recorded. Raises StateError when that cannot be seen."""
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StateError(f"cannot read the state file {self.path}", error.strerror) from error
+        return True
 
     def load(self) -> State | None:
         """Return the recorded state, None when there is none. Raises StateError when the file cannot be used."""
@@ -143,7 +149,8 @@ class StateStore:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise StateError(f"cannot read the state file {self.path}", str(error)) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StateError(f"cannot read the state file {self.path}", reason) from error
         try:
             plain = json.loads(text)
         except ValueError as error:

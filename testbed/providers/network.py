@@ -120,10 +120,14 @@ def remove_namespace(name: str) -> None:
 
 
 def connect(name: str, link: str, interface: str, bridge: str, address: IPv4Interface) -> None:
-    """Lay a wire from `bridge` to `interface` with `address` in the namespace `name`; `link` is its end at the bridge."""
+    """Lay a wire from `bridge` to `interface` with `address` in the namespace `name`; `link` is its end at the bridge.
+
+    The hardware address follows from the IP address: a host that is made anew is found by those who remember it.
+    """
+    hardware = ":".join(f"{byte:02x}" for byte in (0x02, 0x0D, *address.ip.packed))
     with _explained(f"connect {name} to the bridge {bridge}"):
         with IPRoute() as route:
-            peer = {"ifname": interface, "net_ns_fd": name}
+            peer = {"ifname": interface, "net_ns_fd": name, "address": hardware}
             route.link("add", ifname=link, kind="veth", peer=peer)
             index = route.link_lookup(ifname=link)[0]
             route.link("set", index=index, master=route.link_lookup(ifname=bridge)[0], state="up")
