@@ -15,6 +15,8 @@ SATURATED_SHARE = 0.9
 DISTURBED_STEAL = 0.05
 """A share of time stolen from the tiers' cores above which the cell is flagged as disturbed."""
 
+_BROKEN = ("fetch_failures", "serve_failures", "protocol_errors", "resets")
+"""ODB counters that stay at nothing when all is well."""
 _NO_REQUEST = "no request succeeded"
 
 
@@ -66,6 +68,10 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
     if load.errors:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(load.error_kinds.items()))
         notes.append(f"{load.errors} of {load.requests} requests failed ({kinds})")
+    for tier in tiers:
+        broken = [name for name in _BROKEN if tier.odb.get(name)]
+        if broken:
+            notes.append(f"ODB on {tier.role} counted {' and '.join(broken)} under load")
     if any(tier.steal_share is not None and tier.steal_share > DISTURBED_STEAL for tier in tiers):
         notes.append(f"disturbed: more than {DISTURBED_STEAL:.0%} of the time of a host's cores was stolen")
     return not unusable, (*unusable, *notes)

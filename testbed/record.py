@@ -74,11 +74,6 @@ class LoadPlan:
     warmup_users: int
     warmup_requests_per_user: int
 
-    @property
-    def requests(self) -> int:
-        """Requests that one cell makes, the warm-up left out."""
-        return self.users * self.requests_per_user
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -122,6 +122,21 @@ def test_a_comparison_measures_every_documented_metric(compared: dict[str, Any])
 
 
 @pytest.mark.timeout(400)
+def test_with_odb_the_payload_bypasses_the_intermediary(bench: Bench) -> None:
+    done = bench.compare("vanilla", "odb", "--json", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["environment"]["library_sha256"] is not None
+    rows = {row["variant"]: row["metrics"] for row in found["cells"]}
+    assert rows["odb"]["errors"]["median"] == 0
+    assert rows["odb"]["is.bytes"]["ratio"] < 0.05
+    active = {record.variant.label: record.verification for record in bench.newest().records}
+    assert active["odb"] is not None and active["odb"].odb_active
+    assert active["odb"].odb_growth["is1"]["spans_sent"] > 0
+    assert active["vanilla"] is not None and active["vanilla"].odb_growth == {"fe": {}, "is1": {}, "be": {}}
+
+
+@pytest.mark.timeout(400)
 def test_records_hold_the_raw_results(bench: Bench, compared: dict[str, Any]) -> None:
     run = load_run(find_run(bench.results, compared["run"]))
     assert len(run.records) == 2

@@ -131,6 +131,14 @@ def test_an_unfinished_load_is_unusable() -> None:
     assert "before every request was made" in said[0]
 
 
+def test_what_odb_lost_under_load_is_said() -> None:
+    valid, said = remarks(
+        LOAD, [tier("fe", odb={"resets": 2, "spans_received": 9}), tier("be", odb={"serves": 3})]
+    )
+    assert valid
+    assert said == ("ODB on fe counted resets under load",)
+
+
 def test_stolen_time_flags_the_tier_but_keeps_the_cell() -> None:
     valid, said = remarks(LOAD, [tier("fe"), tier("be", steal_share=0.2)])
     assert valid
