@@ -127,7 +127,8 @@ def check_odb(variant: VariantUse, present: Counters, growth: Counters) -> None:
             )
         if variant.odb and not values:
             raise ServingError(
-                f"verification failed: {role} runs without the library in variant {variant.label}"
+                f"verification failed: the servers on {role} publish no ODB counters in variant {variant.label}",
+                "the library is off or does not fit this version: run 'make setup', then see 'odb doctor'",
             )
         idle = [name for name in _GROWS[role.rstrip("0123456789")] if not growth[role].get(name)]
         if variant.odb and idle:

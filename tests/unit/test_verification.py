@@ -28,7 +28,7 @@ def test_vanilla_without_any_counter_is_proven() -> None:
 
 @pytest.mark.parametrize("role", ["fe", "is1", "be"])
 def test_a_tier_without_the_library_is_named(role: str) -> None:
-    with pytest.raises(ServingError, match=f"{role} runs without the library in variant odb"):
+    with pytest.raises(ServingError, match=f"the servers on {role} publish no ODB counters in variant odb"):
         check_odb(ODB, {**ACTIVE, role: {}}, {**ACTIVE, role: {}})
 
 
