@@ -9,32 +9,32 @@
 
 ODB_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_accept(runtime, fd, address, length, 0) : odb_real.accept(fd, address, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0)) : odb_real.accept(fd, address, length);
 }
 
 ODB_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_accept(runtime, fd, address, length, flags) : odb_real.accept4(fd, address, length, flags);
+    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, flags)) : odb_real.accept4(fd, address, length, flags);
 }
 
 ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_connect(runtime, fd, address, length) : odb_real.connect(fd, address, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length)) : odb_real.connect(fd, address, length);
 }
 
 ODB_EXPORT int shutdown(int fd, int how) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_shutdown(runtime, fd, how) : odb_real.shutdown(fd, how);
+    return runtime ? ODB_KEEPING_ERRNO(odb_shutdown(runtime, fd, how)) : odb_real.shutdown(fd, how);
 }
 
 ODB_EXPORT int close(int fd) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_close(runtime, fd) : odb_real.close(fd);
+    return runtime ? ODB_KEEPING_ERRNO(odb_close(runtime, fd)) : odb_real.close(fd);
 }
 
 ODB_EXPORT int close_range(unsigned int first, unsigned int last, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    if (runtime) return odb_close_range(runtime, first, last, flags);
+    if (runtime) return ODB_KEEPING_ERRNO(odb_close_range(runtime, first, last, flags));
     if (odb_real.close_range) return odb_real.close_range(first, last, flags);
     errno = ENOSYS;
     return -1;
@@ -48,17 +48,17 @@ ODB_EXPORT void closefrom(int first) {
 
 ODB_EXPORT int dup(int fd) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_duplicated(runtime, fd, odb_real.dup(fd)) : odb_real.dup(fd);
+    return runtime ? ODB_KEEPING_ERRNO(odb_duplicated(runtime, fd, odb_real.dup(fd))) : odb_real.dup(fd);
 }
 
 ODB_EXPORT int dup2(int from, int to) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? odb_dup2(runtime, from, to, -1) : odb_real.dup2(from, to);
+    return runtime ? ODB_KEEPING_ERRNO(odb_dup2(runtime, from, to, -1)) : odb_real.dup2(from, to);
 }
 
 ODB_EXPORT int dup3(int from, int to, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime && flags >= 0 ? odb_dup2(runtime, from, to, flags) : odb_real.dup3(from, to, flags);
+    return runtime && flags >= 0 ? ODB_KEEPING_ERRNO(odb_dup2(runtime, from, to, flags)) : odb_real.dup3(from, to, flags);
 }
 
 static int after_fcntl(int fd, int command, int result) {
@@ -92,6 +92,9 @@ ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     struct odb_runtime *runtime = odb_enter();
-    if (runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument)) return 0;
+    int saved = errno;
+    bool answered = runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument);
+    errno = saved;
+    if (answered) return 0;
     return odb_real.ioctl(fd, request, argument);
 }

@@ -72,18 +72,30 @@ ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL));
 }
 
+/* For descriptors that are no streams: only guarded memory concerns us. */
+static void make_real(struct odb_runtime *runtime, const struct mmsghdr *messages, unsigned int count) {
+    int saved = errno;
+    for (unsigned int i = 0; i < count; i++) odb_windows_materialise(&runtime->windows, messages[i].msg_hdr.msg_iov, (int)messages[i].msg_hdr.msg_iovlen);
+    errno = saved;
+}
+
 /* Message by message: a stream has no message borders to keep. */
 ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recvmmsg(fd, messages, count, flags, timeout);
+    if (!runtime || !odb_fdtable_has(&runtime->fds, fd)) {
+        if (runtime && odb_windows_any(&runtime->windows)) make_real(runtime, messages, count);
+        return odb_real.recvmmsg(fd, messages, count, flags, timeout);
+    }
     unsigned int done = 0;
+    int saved = errno;
     for (; done < count; done++) {
         int more = done > 0 && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
         ssize_t got = recvmsg(fd, &messages[done].msg_hdr, (flags & ~MSG_WAITFORONE) | more);
-        if (got < 0) return done > 0 ? (int)done : -1;
+        if (got < 0 && done == 0) return -1;
+        if (got < 0) break;
         messages[done].msg_len = (unsigned int)got;
-        if (got == 0) break;
     }
+    errno = saved;
     return (int)done;
 }
 
@@ -124,11 +136,14 @@ ODB_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, in
     struct odb_runtime *runtime = odb_enter();
     if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.sendmmsg(fd, messages, count, flags);
     unsigned int done = 0;
+    int saved = errno;
     for (; done < count; done++) {
         ssize_t sent = sendmsg(fd, &messages[done].msg_hdr, flags);
-        if (sent < 0) return done > 0 ? (int)done : -1;
+        if (sent < 0 && done == 0) return -1;
+        if (sent < 0) break;
         messages[done].msg_len = (unsigned int)sent;
     }
+    errno = saved;
     return (int)done;
 }
 
