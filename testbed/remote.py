@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ class Remote:
         RemoteError: the host cannot be reached, the command took too long or, with `check`, its exit code was not 0.
         """
         line = shlex.join(["timeout", "--kill-after=5", f"{timeout:.3f}", *command])
+        began = time.monotonic()
         with self._explained():
             result = self._open().run(
                 line,
@@ -80,7 +82,7 @@ class Remote:
                 encoding="utf-8",
             )
         done = Completed(tuple(command), result.exited, result.stdout, result.stderr)
-        if done.exit_code in _TIMED_OUT and not done.stderr.strip():
+        if done.exit_code in _TIMED_OUT and time.monotonic() - began >= timeout:
             raise RemoteError(f"{command[0]} on {self.host.name} took longer than {timeout:g} s")
         if check and done.exit_code != 0:
             reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["it said nothing"]

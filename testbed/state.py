@@ -130,6 +130,7 @@ class StateStore:
         self.path = (path or default_path()).absolute()
         self.lock_path = self.path.with_name(self.path.name + ".lock")
         self.data = self.path.with_name(self.path.stem + ".d")
+        self._temporary = self.path.with_name(f".{self.path.name}.new")
         self.made: list[Path] = []  # directories above the state file that must go with it
 
     def exists(self) -> bool:
@@ -171,13 +172,12 @@ class StateStore:
     def save(self, state: State) -> None:
         """Replace the file atomically; when this returns, the new state has reached the disk."""
         self._require_lock()
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("w", encoding="utf-8") as file:
+        with self._temporary.open("w", encoding="utf-8") as file:
             json.dump(state.as_json(), file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self.path)
+        self._temporary.replace(self.path)
 
     def plan(self, state: State, resource: Resource) -> Resource:
         """Record a thing before it is created; returns the record, which may be an older one of the same kind and name."""
@@ -203,6 +203,7 @@ class StateStore:
     def remove(self) -> None:
         """Remove the state file: nothing that it named exists any more. The lock file goes when the lock is given back."""
         self._require_lock()
+        self._temporary.unlink(missing_ok=True)  # of a command that was killed
         self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

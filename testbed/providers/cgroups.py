@@ -37,18 +37,23 @@ class Hierarchy:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Return the trees of this machine that we use; empty when none is mounted."""
+    """Return the trees of this machine that we use; empty when none is mounted or may be written."""
     found = []
+    seen: set[str] = set()
     with Path("/proc/self/mountinfo").open(encoding="utf-8") as table:
         for line in table:
             before, _, after = line.partition(" - ")
             mount = Path(before.split()[4].replace("\\040", " "))
             kind, _, options = after.split()[:3]
+            device = before.split()[2]
+            usable = device not in seen and os.access(mount, os.W_OK)
+            if kind.startswith("cgroup"):
+                seen.add(device)  # the same tree may be mounted twice
             if kind == "cgroup":
                 controllers = tuple(name for name in _V1 if name in options.split(","))
-                if controllers:
+                if controllers and usable:
                     found.append(Hierarchy(mount, 1, controllers))
-            elif kind == "cgroup2":
+            elif kind == "cgroup2" and usable:
                 offered = (mount / "cgroup.controllers").read_text(encoding="ascii").split()
                 found.append(Hierarchy(mount, 2, tuple(name for name in _V2 if name in offered)))
     return found
@@ -56,7 +61,7 @@ def hierarchies() -> list[Hierarchy]:
 
 def missing() -> list[str]:
     """Return what cannot be done here: "tracking", "pinning", "cpu accounting", "memory accounting"."""
-    trees = [tree for tree in hierarchies() if os.access(tree.mount, os.W_OK)]
+    trees = hierarchies()
     have = {name for tree in trees for name in tree.controllers}
     lacking = [] if trees else ["tracking"]
     lacking += [] if "cpuset" in have else ["pinning"]
@@ -101,21 +106,22 @@ def create(path: str, cores: Iterable[int] = ()) -> None:
                     on=True,
                 )
             if "cpuset" in tree.controllers:
-                _set_cores(directory, wanted)
+                _set_cores(directory, wanted, tree.version)
         except OSError as error:
             raise ProviderError(f"cannot create the cgroup {directory}", error.strerror) from error
 
 
-def _set_cores(directory: Path, wanted: str) -> None:
-    memory = directory / "cpuset.mems"
-    cpus = directory / "cpuset.cpus"
+def _set_cores(directory: Path, wanted: str, version: int) -> None:
+    memory, cpus = directory / "cpuset.mems", directory / "cpuset.cpus"
     if not cpus.exists():  # version 2 without the controller here
         return
-    if (directory.parent / "cpuset.mems").exists() and not memory.read_text(encoding="ascii").strip():
-        memory.write_text((directory.parent / "cpuset.mems").read_text(encoding="ascii"), encoding="ascii")
-    value = wanted or (directory.parent / "cpuset.cpus").read_text(encoding="ascii").strip()
-    if value and cpus.read_text(encoding="ascii").strip() != value:
-        cpus.write_text(value, encoding="ascii")
+    if version == 1:  # a new cpuset is empty there, and nothing may enter an empty one
+        above = directory.parent
+        if not memory.read_text(encoding="ascii").strip():
+            memory.write_text((above / "cpuset.mems").read_text(encoding="ascii"), encoding="ascii")
+        wanted = wanted or (above / "cpuset.cpus").read_text(encoding="ascii").strip()
+    if wanted and cpus.read_text(encoding="ascii").strip() != wanted:
+        cpus.write_text(wanted, encoding="ascii")
 
 
 def cores(path: str) -> str | None:

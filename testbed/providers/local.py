@@ -42,17 +42,18 @@ class _Names:
     identity: str
 
     @property
-    def bridge(self) -> str:
-        return f"odb{self.identity}-br"
+    def switch(self) -> str:
+        return f"odb{self.identity}-switch"
+
+    @property
+    def uplink(self) -> str:
+        return f"odb{self.identity}"
 
     @property
     def cgroup(self) -> str:
         return f"/odb{self.identity}"
 
     def namespace(self, role: str) -> str:
-        return f"odb{self.identity}-{role}"
-
-    def link(self, role: str) -> str:
         return f"odb{self.identity}-{role}"
 
 
@@ -131,18 +132,29 @@ class LocalProvider:
             record = self._plan("cgroup", self._names.cgroup)
             cgroups.create(self._names.cgroup)
             self._store.created(self._state, record)
-        self._ensure_bridge()
+        self._ensure_switch()
 
-    def _ensure_bridge(self) -> None:
-        name = self._names.bridge
-        known = self._state.find("link", name)
-        if known is not None and known.status == CREATED and network.link_exists(name):
+    def _ensure_switch(self) -> None:
+        """Create the namespace with the bridge, and this machine's link to it."""
+        known = [
+            self._state.find("link", self._names.uplink),
+            self._state.find("netns", self._names.switch),
+        ]
+        if (
+            all(record is not None and record.status == CREATED for record in known)
+            and network.is_connected(self._names.switch, network.UPLINK)
+            and network.link_exists(self._names.uplink)
+        ):
             return
-        if known is not None:
-            network.remove_link(name)
-        _require_free(self._network, ignoring=name)
-        record = self._plan("link", name)
-        network.create_bridge(name, self._address(1))
+        for record in known:
+            if record is not None:
+                self._remove(record)
+        _require_free(self._network)
+        record = self._plan("netns", self._names.switch)
+        network.create_namespace(self._names.switch)
+        self._store.created(self._state, record)
+        record = self._plan("link", self._names.uplink)
+        network.create_switch(self._names.switch, self._names.uplink, self._address(1))
         self._store.created(self._state, record)
 
     def _ensure_host(self, role: str, own: tuple[int, ...], authorized: str) -> bool:
@@ -167,13 +179,13 @@ class LocalProvider:
         return True
 
     def _create_network(self, role: str, host: Host) -> None:
-        name, link = self._names.namespace(role), self._names.link(role)
+        name = self._names.namespace(role)
         record = self._plan("netns", name, role)
         network.create_namespace(name)
         self._store.created(self._state, record)
-        record = self._plan("link", link, role)
+        record = self._plan("port", role, role, {"switch": self._names.switch})
         address = IPv4Interface(f"{host.address}/{self._network.prefixlen}")
-        network.connect(name, link, INTERFACE, self._names.bridge, address)
+        network.connect(name, INTERFACE, self._names.switch, role, address)
         self._store.created(self._state, record)
 
     def _boot(self, role: str, host: Host, directory: Path, host_key: str, authorized: str) -> None:
@@ -227,7 +239,7 @@ class LocalProvider:
         return (
             namespaces.start_time(record.details["pid"]) == record.details["start_time"]
             and network.namespace_exists(self._names.namespace(role))
-            and network.is_port_of(self._names.link(role), self._names.bridge)
+            and network.is_connected(self._names.switch, role)
             and cgroups.exists(self._cgroup(role))
             and sshd.answers(host.address, host.ssh_port)
         )
@@ -333,6 +345,8 @@ class LocalProvider:
                 network.remove_namespace(record.name)
             case "link":
                 network.remove_link(record.name)
+            case "port":
+                network.disconnect(record.details["switch"], record.name)
             case "directory":
                 _remove_tree(Path(record.name))
             case "cgroup-controllers":
@@ -357,16 +371,16 @@ def fresh_state(store: StateStore, template: State) -> State:
     return state
 
 
-def _require_free(addresses: IPv4Network, *, ignoring: str | None = None) -> None:
-    if users := network.users_of(addresses, ignoring=ignoring):
+def _require_free(addresses: IPv4Network) -> None:
+    if users := network.users_of(addresses):
         remedy = "choose a free one with --network, such as 10.78.0.0/24"
         raise EnvironmentFault(f"the address range {addresses} is in use ({users[0]})", remedy)
 
 
 def _in_use(names: _Names, roles: tuple[str, ...]) -> bool:
     return (
-        network.link_exists(names.bridge)
-        or any(network.namespace_path(names.namespace(role)).exists() for role in roles)
+        network.link_exists(names.uplink)
+        or any(network.namespace_path(names.namespace(one)).exists() for one in ("switch", *roles))
         or any(tree.at(names.cgroup).exists() for tree in cgroups.hierarchies())
     )
 

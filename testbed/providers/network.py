@@ -20,6 +20,8 @@ from testbed.errors import ProviderError
 from testbed.providers import namespaces
 
 NAMESPACES = Path("/run/netns")
+UPLINK = "uplink"
+_BRIDGE = "bridge"
 
 
 @contextlib.contextmanager
@@ -32,19 +34,19 @@ def _explained(what: str) -> Iterator[None]:
         raise ProviderError(f"cannot {what}", error.strerror or str(error)) from error
 
 
-def users_of(network: IPv4Network, *, ignoring: str | None = None) -> list[str]:
-    """Return what on this machine uses addresses of `network` (addresses and routes), except the link `ignoring`."""
+def users_of(network: IPv4Network) -> list[str]:
+    """Return what on this machine uses addresses of `network`: addresses and routes, in words."""
     found = []
     with _explained("read the addresses of this machine"), IPRoute() as route:
         names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()}
         for entry in route.get_addr(family=2):
             address, name = entry.get_attr("IFA_ADDRESS"), names.get(entry["index"], "?")
             used = ipaddress.ip_network(f"{address}/{entry['prefixlen']}", strict=False)
-            if name != ignoring and used.overlaps(network):
+            if used.overlaps(network):
                 found.append(f"{address}/{entry['prefixlen']} on {name}")
         for entry in route.get_routes(family=2, table=254):
             target, name = entry.get_attr("RTA_DST"), names.get(entry.get_attr("RTA_OIF") or 0, "?")
-            if not target or name == ignoring:
+            if not target:
                 continue
             used = ipaddress.ip_network(f"{target}/{entry['dst_len']}", strict=False)
             if used.overlaps(network) and not any(one.endswith(f" on {name}") for one in found):
@@ -56,25 +58,6 @@ def link_exists(name: str) -> bool:
     """Tell whether this network namespace has a link of that name."""
     with IPRoute() as route:
         return bool(route.link_lookup(ifname=name))
-
-
-def is_port_of(link: str, bridge: str) -> bool:
-    """Tell whether `link` exists and is connected to `bridge`."""
-    with IPRoute() as route:
-        bridges = route.link_lookup(ifname=bridge)
-        links = route.link_lookup(ifname=link)
-        if not bridges or not links:
-            return False
-        return bool(route.get_links(links[0])[0].get_attr("IFLA_MASTER") == bridges[0])
-
-
-def create_bridge(name: str, address: IPv4Interface) -> None:
-    """Create a bridge that forwards at once and give this machine an address on it."""
-    with _explained(f"create the bridge {name}"), IPRoute() as route:
-        route.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
-        index = route.link_lookup(ifname=name)[0]
-        route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
-        route.link("set", index=index, state="up")
 
 
 def remove_link(name: str) -> None:
@@ -119,22 +102,63 @@ def remove_namespace(name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def connect(name: str, link: str, interface: str, bridge: str, address: IPv4Interface) -> None:
-    """Lay a wire from `bridge` to `interface` with `address` in the namespace `name`; `link` is its end at the bridge.
+def create_switch(name: str, uplink: str, address: IPv4Interface) -> None:
+    """Put a bridge into the namespace `name` and connect this machine to it by its link `uplink` with `address`.
+
+    In a namespace of its own the bridge is out of reach of this machine's packet filter.
+    """
+    with _explained(f"create the bridge in {name}"):
+        with NetNS(name) as inside:
+            inside.link("add", ifname=_BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0)
+            inside.link("set", index=inside.link_lookup(ifname=_BRIDGE)[0], state="up")
+        with IPRoute() as route:
+            route.link("add", ifname=uplink, kind="veth", peer={"ifname": UPLINK, "net_ns_fd": name})
+            index = route.link_lookup(ifname=uplink)[0]
+            route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            route.link("set", index=index, state="up")
+        _plug(name, UPLINK)
+
+
+def connect(name: str, interface: str, switch: str, port: str, address: IPv4Interface) -> None:
+    """Lay a wire from `port` of the bridge in `switch` to `interface`, which gets `address`, in the namespace `name`.
 
     The hardware address follows from the IP address: a host that is made anew is found by those who remember it.
     """
     hardware = ":".join(f"{byte:02x}" for byte in (0x02, 0x0D, *address.ip.packed))
-    with _explained(f"connect {name} to the bridge {bridge}"):
-        with IPRoute() as route:
+    with _explained(f"connect {name} to the bridge in {switch}"):
+        with NetNS(switch) as middle:
             peer = {"ifname": interface, "net_ns_fd": name, "address": hardware}
-            route.link("add", ifname=link, kind="veth", peer=peer)
-            index = route.link_lookup(ifname=link)[0]
-            route.link("set", index=index, master=route.link_lookup(ifname=bridge)[0], state="up")
+            middle.link("add", ifname=port, kind="veth", peer=peer)
         with NetNS(name) as inside:
             index = inside.link_lookup(ifname=interface)[0]
             inside.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
             inside.link("set", index=index, state="up")
+        _plug(switch, port)
+
+
+def is_connected(switch: str, port: str) -> bool:
+    """Tell whether the bridge in `switch` exists and has that port."""
+    if not namespace_exists(switch):
+        return False
+    with _explained(f"look at the bridge in {switch}"), NetNS(switch) as inside:
+        bridges, ports = inside.link_lookup(ifname=_BRIDGE), inside.link_lookup(ifname=port)
+        if not bridges or not ports:
+            return False
+        return bool(inside.get_links(ports[0])[0].get_attr("IFLA_MASTER") == bridges[0])
+
+
+def disconnect(switch: str, port: str) -> None:
+    """Remove a port of the bridge in `switch` with its wire; not there: fine."""
+    if namespace_exists(switch):
+        with _explained(f"remove the port {port} of {switch}"), NetNS(switch) as inside:
+            for index in inside.link_lookup(ifname=port):
+                inside.link("del", index=index)
+
+
+def _plug(switch: str, port: str) -> None:
+    with NetNS(switch) as inside:
+        bridge, index = inside.link_lookup(ifname=_BRIDGE)[0], inside.link_lookup(ifname=port)[0]
+        inside.link("set", index=index, master=bridge, state="up")
 
 
 def names_directory_is_mounted() -> bool:
