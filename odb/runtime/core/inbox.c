@@ -128,9 +128,10 @@ static bool fill(struct odb_inbox *in, int fd) {
     }
     size_t room = ODB_STREAM_BUFFER - in->end;
     ssize_t got;
+    atomic_store(&in->drained, true); /* before the call: a report that comes meanwhile must not get lost */
     do got = odb_real.recv(fd, in->buffer + in->end, room, MSG_DONTWAIT);
     while (got < 0 && errno == EINTR);
-    in->drained = got < (ssize_t)room;
+    if (got == (ssize_t)room) atomic_store(&in->drained, false);
     if (got < 0 && errno == EAGAIN) return false;
     if (got < 0) in->error = errno;
     if (got <= 0) in->ended = true;

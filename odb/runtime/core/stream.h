@@ -39,9 +39,9 @@ struct odb_inbox {
     size_t edges_filled; /* head + tail bytes that have arrived; deliverable when complete */
     uint8_t *edges;      /* head bytes, then tail bytes */
     struct odb_span span;
-    bool drained; /* the kernel had nothing more when last asked */
-    bool ended;   /* end of stream seen */
-    int error;    /* errno to report once what was parsed is delivered; sticky */
+    _Atomic bool drained; /* the kernel had nothing more when last asked, and has reported nothing since */
+    bool ended;           /* end of stream seen */
+    int error;            /* errno to report once what was parsed is delivered; sticky */
 };
 
 struct odb_stream {

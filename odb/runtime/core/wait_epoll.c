@@ -75,6 +75,14 @@ static bool merge(struct epoll_event *events, const struct odb_interest *owners,
     return false;
 }
 
+/* The kernel reports an edge once. A stream that still holds pieces is not read on its account, so it has to remember that the kernel has more. */
+static void note_report(struct odb_runtime *runtime, const struct epoll_event *event, int fd) {
+    struct odb_stream *stream = event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? odb_fdtable_hold(&runtime->fds, fd) : NULL;
+    if (!stream) return;
+    atomic_store(&stream->in.drained, false);
+    odb_fdtable_let_go(&runtime->fds, stream);
+}
+
 /* Goes over what the kernel reported, behind `injected` events of ours; returns how many events there are in all. */
 static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events, const struct odb_interest *owners, int injected, int reported) {
     int kept = injected;
@@ -82,6 +90,7 @@ static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events
         struct odb_interest interest;
         struct epoll_event event = events[i];
         if (odb_interest_find(&runtime->interests, set, event.data, &interest)) {
+            note_report(runtime, &event, interest.fd);
             if (merge(events, owners, injected, &event, &interest)) continue;
             event.events = filter(runtime, &event, &interest);
             if (!event.events) continue;
