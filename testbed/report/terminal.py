@@ -58,7 +58,7 @@ def _table(cell: Cell, rows: Sequence[Row]) -> Table:
         table.add_column(f"{row.variant} {count}", justify="right", no_wrap=True)
         if at:
             table.add_column("ratio", justify="right", no_wrap=True)
-    for name, title in _LINES:
+    for name, title in _lines(cell):
         cells: list[Text] = [Text(title)]
         for at, row in enumerate(rows):
             statistic = row.metrics.get(name)
@@ -69,12 +69,19 @@ def _table(cell: Cell, rows: Sequence[Row]) -> Table:
     return table
 
 
+def _lines(cell: Cell) -> Iterator[tuple[str, str]]:
+    """Metric and title of every line; several intermediaries stand below their sum."""
+    for name, title in _LINES:
+        yield name, title
+        if name.startswith("is.") and cell.tiers > 1:
+            what = title.split()[1].rstrip(",")
+            for number in range(1, cell.tiers + 1):
+                yield name.replace("is.", f"is{number}."), f"  IS{number} {what}"
+
+
 def _cell_title(cell: Cell) -> str:
-    plural = "" if cell.tiers == 1 else "s"
-    parts = [
-        size_name(cell.payload),
-        f"{cell.tiers} intermediary" if not plural else f"{cell.tiers} intermediaries",
-    ]
+    chain = "1 intermediary" if cell.tiers == 1 else f"{cell.tiers} intermediaries"
+    parts = [size_name(cell.payload), chain]
     parts.append(f"buffers {cell.buffer_size}")
     if not cell.align:
         parts.append("unaligned")
@@ -141,8 +148,10 @@ def _footer(comparison: Comparison) -> Iterator[Text]:
         yield Text(f"failed requests: {comparison.errors}", style="red")
     for warning in comparison.warnings:
         yield Text(f"warning: {warning}", style="yellow")
-    cores = "; ".join(
-        f"{role} on {','.join(map(str, cores)) or 'all'}"
-        for role, cores in comparison.environment.host_cores.items()
+    environment = comparison.environment
+    cores = ", ".join(
+        f"{role} {'+'.join(map(str, numbers)) or 'all'}" for role, numbers in environment.host_cores.items()
     )
-    yield Text(f"Run {comparison.run}, nginx {comparison.environment.nginx}, cores: {cores}")
+    library = f"library {environment.library_sha256[:12]}" if environment.library_sha256 else "no library"
+    yield Text(f"Run {comparison.run}; nginx {environment.nginx}, {library}; Linux {environment.kernel}")
+    yield Text(f"Cores: {environment.pinning} ({cores})")

@@ -78,6 +78,29 @@ def test_tables_fit_their_width_and_lose_nothing(width: int, labels: tuple[str, 
         assert text.count(line) >= 2
 
 
+def test_several_intermediaries_stand_below_their_sum() -> None:
+    head = samples.header(samples.plan("vanilla", payloads=(65536,)))
+    cell = replace(head.plan.cells[0], tiers=2)
+    head = replace(head, plan=replace(head.plan, cells=(cell,)))
+    records = [
+        replace(
+            one, metrics={**one.metrics, "is1.cpu_us": Metric(1.5, "us"), "is2.cpu_us": Metric(2.5, "us")}
+        )
+        for one in samples.measured(head, lambda label, name: 1.0)
+    ]
+    lines = printed(compare(head, records), 80).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("IS CPU"))
+    assert lines[at + 1].split()[:3] == ["IS1", "CPU", "1.50"]
+    assert lines[at + 2].split()[:3] == ["IS2", "CPU", "2.50"]
+    assert "…" not in "".join(lines)
+
+
+def test_the_table_names_run_versions_and_the_rule_of_cores() -> None:
+    text = printed(comparison("vanilla", "odb"), 120)
+    assert "Run 20260101T000000Z-abcd; nginx 1.22.1, library abababababab; Linux 6.1.0" in text
+    assert "Cores: one core per tier (client 0, fe 1, is1 2, be 3)" in text
+
+
 def test_a_proven_ratio_stands_alone_and_noise_carries_its_mark() -> None:
     lines = printed(comparison("vanilla", "odb"), 100).splitlines()
     is_line = next(line for line in lines if line.startswith("IS CPU"))
