@@ -74,7 +74,7 @@ def _lines(cell: Cell) -> Iterator[tuple[str, str]]:
     for name, title in _LINES:
         yield name, title
         if name.startswith("is.") and cell.tiers > 1:
-            what = title.split()[1].rstrip(",")
+            what = title.split()[1].split("/")[0].rstrip(",")
             for number in range(1, cell.tiers + 1):
                 yield name.replace("is.", f"is{number}."), f"  IS{number} {what}"
 
