@@ -37,11 +37,14 @@ static bool claim_run(struct odb_windows *windows, struct round *round, uintptr_
     if (round->count == RUNS) return false;
     struct run *run = &round->runs[round->count++];
     *run = (struct run){.start = page};
+    const struct odb_window *previous = NULL;
     for (*stop = page; *stop < end; *stop += ODB_PAGE) {
         odb_page_entry *entry = odb_pages_find(&windows->pages, *stop);
         uintptr_t value = entry ? atomic_load(entry) : ODB_PLAIN;
         struct odb_window *window = odb_entry_window(value);
         if (!window || odb_entry_is_busy(value)) break;
+        if (previous && window != previous && !windows->options->coalesce) break;
+        previous = window;
         struct odb_span span = odb_window_page_span(window, *stop);
         if (run->length == 0)
             run->span = span;

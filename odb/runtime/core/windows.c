@@ -49,7 +49,7 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
         odb_count(windows->stats, ODB_STAT_guard_calls, 1);
         int error = odb_guard_close((void *)page, stop - page);
         if (error) {
-            for (uintptr_t undo = start; undo < page; undo += ODB_PAGE)
+            for (uintptr_t undo = start; undo < stop; undo += ODB_PAGE) /* mprotect may have done part of the last run before it failed */
                 if (odb_pages_get(&windows->pages, undo) == ODB_PLAIN) odb_guard_open((void *)undo, ODB_PAGE);
             return error;
         }
@@ -117,11 +117,13 @@ size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t
         return 0;
     }
     struct odb_span run = odb_window_page_span(window, page);
+    const struct odb_window *previous = window;
     for (page += ODB_PAGE; page < end; page += ODB_PAGE) {
         window = odb_entry_window(odb_pages_get(&windows->pages, page));
-        if (!window) break;
+        if (!window || (window != previous && !windows->options->coalesce)) break;
         struct odb_span next = odb_window_page_span(window, page);
         if (!odb_span_continues(&run, &next)) break;
+        previous = window;
         run.length += ODB_PAGE;
         if (next.expires_ms < run.expires_ms) run.expires_ms = next.expires_ms;
     }
