@@ -76,8 +76,14 @@ static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) 
     in->edges_filled += event->length;
 }
 
+static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hint) {
+    struct odb_geometry geometry = {.buffer = hint->buffer_size, .offset = hint->page_offset % ODB_PAGE};
+    atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry), memory_order_relaxed);
+}
+
 /* Feeds the decoder once. False on a protocol error or lack of memory. */
-static bool parse_event(struct odb_runtime *runtime, struct odb_inbox *in) {
+static bool parse_event(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
     struct odb_wire_event event;
     in->begin += odb_wire_decoder_feed(&in->decoder, in->buffer + in->begin, in->end - in->begin, &event);
     switch (event.kind) {
@@ -93,9 +99,9 @@ static bool parse_event(struct odb_runtime *runtime, struct odb_inbox *in) {
     case ODB_WIRE_EVENT_HEAD:
     case ODB_WIRE_EVENT_TAIL: take_edge(in, &event); return true;
     case ODB_WIRE_EVENT_ERROR: return false;
+    case ODB_WIRE_EVENT_HINT: take_hint(stream, &event.hint); return true;
     case ODB_WIRE_EVENT_NONE:
-    case ODB_WIRE_EVENT_HELLO:
-    case ODB_WIRE_EVENT_HINT: return true;
+    case ODB_WIRE_EVENT_HELLO: return true;
     }
     return false;
 }
@@ -105,7 +111,7 @@ static void parse(struct odb_runtime *runtime, struct odb_stream *stream, int fd
     if (atomic_load(&in->mode) == ODB_IN_DETECT && (in->end > in->begin || in->ended)) detect(runtime, stream);
     if (atomic_load(&in->mode) != ODB_IN_FRAMED) return;
     while (in->begin < in->end && !odb_inbox_has_piece(in))
-        if (!parse_event(runtime, in)) {
+        if (!parse_event(runtime, stream)) {
             odb_inbox_break(runtime, stream, fd, ODB_STAT_protocol_errors);
             return;
         }

@@ -10,6 +10,7 @@
 #include <limits.h>
 
 enum { ODB_MODE_OFF, ODB_MODE_PORTS };                  /* the words of `mode`, in the order of options.def */
+enum { ODB_STRATEGY_STATIC, ODB_STRATEGY_DYNAMIC, ODB_STRATEGY_ANTICIPATED };
 enum { ODB_CAPTURE_FILE = 1, ODB_CAPTURE_MEMORY = 2 }; /* the words of `capture`, as bits */
 
 struct odb_options {

@@ -66,6 +66,7 @@ static void rebase(struct odb_inbox *in) {
 
 /* Fetches the next `amount` body bytes straight into the application's buffer. */
 static ssize_t deliver_exact(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
+    if (amount < ODB_PAGE) odb_count(&runtime->stats, ODB_STAT_edge_fetches, 1);
     struct odb_span part = odb_span_part(&stream->in.span, stream->in.span_at - stream->in.head, amount);
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (!error) error = fetch(runtime, stream, &part, to);
@@ -84,10 +85,18 @@ static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *s
     return deliver_exact(runtime, stream, to, amount);
 }
 
+/* How the application offers memory for bodies, for the next HINT. Page-aligned buffers are what senders assume anyway. */
+static void note_geometry(struct odb_stream *stream, const void *to, size_t room) {
+    struct odb_geometry geometry = {.buffer = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX, .offset = (uint16_t)((uintptr_t)to % ODB_PAGE)};
+    bool aligned = geometry.offset == 0 && room % ODB_PAGE == 0;
+    if (room >= 2 * ODB_PAGE) atomic_store_explicit(&stream->own_geometry, aligned ? 0 : odb_stream_pack_geometry(geometry), memory_order_relaxed);
+}
+
 /* Body bytes: maps whole pages, fetches what cannot be mapped. `begun` says that this call has delivered something already, so that it may end here rather than fetch.
  * Returns bytes delivered, 0 to end the call or (when nothing was delivered) look again, or a negative errno. */
 static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun) {
     struct odb_inbox *in = &stream->in;
+    if (!begun) note_geometry(stream, to, room);
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
     bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);

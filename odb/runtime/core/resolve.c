@@ -49,7 +49,7 @@ static enum capture_memory capture_memory(struct odb_runtime *runtime, struct od
 /* Adds a piece; a span that continues the one before is merged into it. False when there is no room. */
 static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *count, int room, const struct odb_piece *piece) {
     struct odb_piece *last = *count > 0 ? &pieces[*count - 1] : NULL;
-    if (last && !last->bytes && !piece->bytes && runtime->options.coalesce && odb_span_continues(&last->span, &piece->span)) {
+    if (last && last->is_span && piece->is_span && !last->bytes && !piece->bytes && runtime->options.coalesce && odb_span_continues(&last->span, &piece->span)) {
         last->length += piece->length;
         last->span.length += piece->span.length;
         if (piece->span.expires_ms < last->span.expires_ms) last->span.expires_ms = piece->span.expires_ms;
@@ -69,6 +69,7 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
             size_t plain = left, found = 0;
             if (odb_windows_any(&runtime->windows)) found = odb_windows_find(&runtime->windows, at, left, &piece.span, &plain);
             if (found > 0) {
+                piece.is_span = true;
                 piece.length = found;
             } else {
                 struct iovec real = {(void *)(uintptr_t)at, plain};
@@ -77,7 +78,8 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
                 if (made == room) return made;
                 enum capture_memory outcome = capture_memory(runtime, stream, fd, &real, &piece.span);
                 if (outcome == NO_ROOM) return made;
-                if (outcome == LEFT) piece.bytes = at;
+                piece.is_span = outcome == TAKEN;
+                piece.bytes = at;
             }
             if (!add(runtime, pieces, &made, room, &piece)) return made;
             at += piece.length;

@@ -8,7 +8,8 @@
 #include "core/runtime.h"
 
 struct odb_piece {
-    const void *bytes; /* null: a span */
+    bool is_span;
+    const void *bytes; /* real memory; of a span: the memory it was captured from, or null if it is virtual here */
     size_t length;
     struct odb_span span;
 };

@@ -13,6 +13,7 @@
 
 #include "core/outbox.h"
 #include "core/span.h"
+#include "core/strategy.h"
 #include "os/lock.h"
 #include "wire/stream_decoder.h"
 
@@ -49,9 +50,22 @@ struct odb_stream {
     struct odb_inbox in;
     struct odb_outbox out;
     _Atomic enum odb_out_mode out_mode;
+    _Atomic uint64_t own_geometry;  /* packed: how the application here offers memory, seen by receives */
+    _Atomic uint64_t peer_geometry; /* packed: what the peer's last HINT said */
+    uint64_t hinted_geometry;       /* under out.lock: what the peer has been told */
+    uint64_t hinting;               /* under out.lock: what the batch being sent tells it */
     uint8_t peer[16];
     uint8_t local[16];
     struct odb_stream *next_free;
 };
+
+/* A geometry in one word, so that the two directions can exchange it without a lock. 0: not known. */
+static inline uint64_t odb_stream_pack_geometry(struct odb_geometry geometry) {
+    return (uint64_t)geometry.buffer << 16 | geometry.offset;
+}
+
+static inline struct odb_geometry odb_stream_unpack_geometry(uint64_t packed) {
+    return (struct odb_geometry){.buffer = (uint32_t)(packed >> 16), .offset = (uint16_t)packed};
+}
 
 #endif

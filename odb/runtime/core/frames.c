@@ -1,0 +1,90 @@
+/* frames.c: builds stream frames from pieces. */
+#include "core/frames.h"
+
+#include "os/clock.h"
+#include "wire/hint.h"
+
+static struct odb_frame *begin(struct odb_frames *frames, uint8_t type, size_t start_size) {
+    struct odb_frame *frame = &frames->frame[frames->count++];
+    frame->type = type;
+    frame->wire = start_size;
+    frame->accepted = frame->real = 0;
+    frame->first_iov = frames->iovs;
+    frames->iov[frames->iovs++] = (struct iovec){frame->start, start_size};
+    return frame;
+}
+
+static void append(struct odb_frames *frames, struct odb_frame *frame, const void *bytes, size_t length) {
+    if (length == 0) return;
+    frames->iov[frames->iovs++] = (struct iovec){(void *)(uintptr_t)bytes, length};
+    frame->wire += length;
+    frame->accepted += length;
+    frame->real += length;
+}
+
+void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port) {
+    struct odb_wire_hello hello = {.capabilities = 0, .channel_port = channel_port};
+    odb_wire_hello_encode(begin(frames, ODB_WIRE_HELLO, ODB_WIRE_HELLO_FRAME)->start, &hello);
+}
+
+void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy) {
+    struct odb_wire_hint hint = {.buffer_size = geometry->buffer, .page_offset = geometry->offset, .strategy = strategy};
+    odb_wire_hint_encode(begin(frames, ODB_WIRE_HINT, ODB_WIRE_HINT_FRAME)->start, &hint);
+}
+
+void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut, const void *head, const void *tail) {
+    uint64_t now = odb_clock_ms(), lease = span->expires_ms > now ? span->expires_ms - now : 0;
+    struct odb_wire_descriptor descriptor = {.payload = span->payload,
+                                             .offset = span->offset,
+                                             .head = (uint32_t)cut->head,
+                                             .body = (uint32_t)cut->body,
+                                             .tail = (uint32_t)cut->tail,
+                                             .lease_ms = lease > UINT32_MAX ? UINT32_MAX : (uint32_t)lease,
+                                             .port = span->origin.port};
+    memcpy(descriptor.address, span->origin.address, sizeof descriptor.address);
+    memcpy(descriptor.token, span->token, sizeof descriptor.token);
+    struct odb_frame *frame = begin(frames, ODB_WIRE_VIRTUAL, ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE);
+    odb_wire_header_encode(frame->start, ODB_WIRE_VIRTUAL, (uint32_t)(ODB_WIRE_DESCRIPTOR_SIZE + cut->head + cut->tail));
+    odb_wire_descriptor_encode(frame->start + ODB_WIRE_HEADER_SIZE, &descriptor);
+    frame->accepted = cut->body;
+    append(frames, frame, head, cut->head);
+    append(frames, frame, tail, cut->tail);
+}
+
+/* Neighbouring byte pieces share a frame. Returns the number of pieces used; *cut says that the last one was taken in part. */
+static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, int count, bool *cut) {
+    struct odb_frame *frame = begin(frames, ODB_WIRE_REAL, ODB_WIRE_HEADER_SIZE);
+    int used = 0;
+    for (; used < count && !pieces[used].is_span && !*cut; used++) {
+        size_t room = ODB_REAL_MAX - frame->real, length = pieces[used].length;
+        if (room == 0) break;
+        *cut = length > room;
+        append(frames, frame, pieces[used].bytes, *cut ? room : length);
+    }
+    odb_wire_header_encode(frame->start, ODB_WIRE_REAL, (uint32_t)frame->real);
+    return used;
+}
+
+/* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span cannot. False: no room for all of it. */
+static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver, const struct odb_piece *piece) {
+    size_t done = 0;
+    while (done < piece->length && !odb_frames_full(frames)) {
+        size_t left = piece->length - done;
+        struct odb_cut cut = {.body = left < ODB_BODY_MAX ? left : ODB_BODY_MAX};
+        const char *at = piece->bytes ? (const char *)piece->bytes + done : NULL;
+        if (at) cut = odb_strategy_cut(options, receiver, left);
+        struct odb_span span = odb_span_part(&piece->span, done, cut.head + cut.body + cut.tail);
+        odb_frames_add_span(frames, &span, &cut, at, at ? at + cut.head + cut.body : NULL);
+        done += span.length;
+    }
+    return done == piece->length;
+}
+
+void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver,
+                           const struct odb_piece *pieces, int count) {
+    bool cut = false;
+    for (int i = 0; i < count && !cut && !odb_frames_full(frames);) {
+        if (!pieces[i].is_span) i += add_real(frames, pieces + i, count - i, &cut);
+        else cut = !add_span_piece(frames, options, receiver, &pieces[i++]);
+    }
+}

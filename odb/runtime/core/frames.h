@@ -1,0 +1,52 @@
+/* frames.h: a batch of stream frames on their way into one sendmsg.
+ *
+ * Built on the stack from pieces; points into the caller's memory, which must stay until the batch is sent or parked. Knows nothing of sockets.
+ */
+#ifndef ODB_CORE_FRAMES_H
+#define ODB_CORE_FRAMES_H
+
+#include "core/resolve.h"
+#include "core/strategy.h"
+
+enum { ODB_FRAMES = 16, ODB_PIECES = 24, ODB_FRAME_IOVS = ODB_FRAMES * 3 + ODB_PIECES };
+
+#define ODB_REAL_MAX ((size_t)256 << 10) /* application bytes of one REAL frame: about the most that is ever parked */
+
+struct odb_frame {
+    uint8_t start[ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE];
+    size_t wire;     /* bytes on the wire */
+    size_t accepted; /* application bytes it stands for */
+    size_t real;     /* of those, bytes that travel */
+    int first_iov;
+    uint8_t type; /* enum odb_wire_type */
+};
+
+struct odb_frames {
+    struct iovec iov[ODB_FRAME_IOVS];
+    int iovs;
+    struct odb_frame frame[ODB_FRAMES];
+    int count;
+};
+
+static inline bool odb_frames_full(const struct odb_frames *frames) {
+    return frames->count == ODB_FRAMES;
+}
+
+void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port);
+void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy);
+
+/* A VIRTUAL frame for the first cut.head + cut.body + cut.tail bytes of a span; head and tail are null where the cut has none. */
+void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut, const void *head, const void *tail);
+
+/* As many of the pieces as fit, cut for `receiver`. */
+void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver,
+                           const struct odb_piece *pieces, int count);
+
+/* The iovs of frame `index`. */
+static inline int odb_frames_iov(const struct odb_frames *frames, int index, const struct iovec **iov) {
+    int first = frames->frame[index].first_iov;
+    *iov = frames->iov + first;
+    return (index + 1 < frames->count ? frames->frame[index + 1].first_iov : frames->iovs) - first;
+}
+
+#endif
