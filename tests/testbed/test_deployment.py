@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from testbed.deploy import ensure_deployed
 from testbed.errors import RemoteError, ServingError, StateError, UsageError
 from testbed.providers.cgroups import hierarchies
 from testbed.session import Testbed
@@ -92,6 +93,14 @@ def test_second_deployment_changes_nothing(deployment: Deployment) -> None:
     done = command("deploy", "--json", state=deployment.state)
     assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, 0), done.stderr
     assert loaded(deployment.state) == before
+
+
+def test_what_is_deployed_as_wanted_is_opened_without_deploying(deployment: Deployment) -> None:
+    said: list[str] = []
+    with ensure_deployed(progress=said.append, state_file=deployment.state) as testbed:
+        assert testbed.front_url() == f"http://{testbed.host('fe').address}:80"
+        assert [host.name for host in testbed.hosts] == list(testbed.topology.roles)
+    assert said == []
 
 
 def test_every_payload_arrives_whole_through_the_chain(deployment: Deployment) -> None:
