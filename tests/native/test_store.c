@@ -508,6 +508,7 @@ static void a_forked_child_starts_empty_and_its_parent_goes_on(void) {
     REQUIRE(child >= 0);
     if (child == 0) {
         int memory_fd = store->memory.fd;
+        atomic_store(&check_failures, 0);
         stats = fixture_stats_begin(&counters);
         odb_store_after_fork_child(store);
         CHECK(!odb_fds_is_internal(serving.fd) && fcntl(serving.fd, F_GETFD) == -1);

@@ -74,7 +74,6 @@ static void close_channel(struct odb_origin_channel *channel, bool reset) {
     odb_fds_close(fd);
     channel->older = server->free;
     server->free = link_to(channel);
-    server->count--;
     pause_listener(server, false);
 }
 
@@ -111,11 +110,23 @@ static struct odb_origin_channel *new_record(struct odb_origin_server *server) {
     return channel;
 }
 
+/* Frees a record or a descriptor by closing the channel that has been idle for longest; false when none is idle. */
+static bool close_oldest(struct odb_origin_server *server) {
+    struct odb_origin_channel *oldest = linked(server, server->oldest);
+    if (oldest != NULL) {
+        close_channel(oldest, false);
+    }
+    return oldest != NULL;
+}
+
 static void add_channel(struct odb_origin_server *server, int fd) {
     int on = 1;
     struct odb_origin_channel *channel = new_record(server);
+    if (channel == NULL && close_oldest(server)) {
+        channel = new_record(server);
+    }
     if (channel == NULL) {
-        odb_fds_close(fd);
+        odb_fds_close(fd); /* all are answering */
         return;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -126,7 +137,6 @@ static void add_channel(struct odb_origin_server *server, int fd) {
     channel->watch.ready = channel_ready;
     channel->watch.fd = fd;
     odb_served_begin(&channel->served, fd, server->store, server->stats);
-    server->count++;
     odb_count(server->stats, ODB_STAT_channels_accepted, 1);
     become_idle(channel);
     if (!odb_driver_add(server->driver, &channel->watch, EPOLLIN)) {
@@ -134,24 +144,11 @@ static void add_channel(struct odb_origin_server *server, int fd) {
     }
 }
 
-/* Frees a record or a descriptor by closing the channel that has been idle for longest; false when none is idle. */
-static bool close_oldest(struct odb_origin_server *server) {
-    struct odb_origin_channel *oldest = linked(server, server->oldest);
-    if (oldest != NULL) {
-        close_channel(oldest, false);
-    }
-    return oldest != NULL;
-}
-
 static void listener_ready(struct odb_watch *watch, uint32_t events) {
     struct odb_origin_server *server =
         (struct odb_origin_server *)(void *)((char *)watch - offsetof(struct odb_origin_server, listener));
     (void)events;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        if (server->count >= server->limit && !close_oldest(server)) {
-            pause_listener(server, true);
-            return;
-        }
         int made = odb_real.accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         int fd = made < 0 ? -1 : odb_fds_adopt(made);
         if (fd >= 0) {
@@ -243,7 +240,7 @@ void odb_origin_after_fork_child(struct odb_origin_server *server) {
     }
     /* The records are used again from the first on; the memory stays mapped. */
     server->listener.fd = -1;
-    server->high = server->count = server->free = server->oldest = server->newest = 0;
+    server->high = server->free = server->oldest = server->newest = 0;
     server->paused = false;
     server->port = 0;
     atomic_store(&server->retry_ms, 0);

@@ -35,7 +35,6 @@ struct odb_origin_server {
     struct odb_origin_channel *channels;
     uint32_t high;   /* records ever used */
     uint32_t limit;  /* of records */
-    uint32_t count;  /* channels open */
     uint32_t free;   /* links are record numbers + 1, zero is none */
     uint32_t oldest; /* the idle channels, by the time they became so */
     uint32_t newest;
