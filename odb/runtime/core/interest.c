@@ -129,11 +129,32 @@ void odb_interest_close(struct odb_interests *interests, int fd) {
     odb_lock_drop(&interests->lock);
 }
 
+/* The kernel allows sets in sets five deep. */
+static void owe(struct odb_interests *interests, int fd, int depth) {
+    for (struct odb_interest *at = *fd_bucket(interests, fd); at; at = at->next_of_fd) {
+        if (at->fd != fd || !(at->events & EPOLLIN) || at->disarmed) continue;
+        set_owed(interests, at, true);
+        if (depth > 0) owe(interests, at->set, depth - 1);
+    }
+}
+
 void odb_interest_owe(struct odb_interests *interests, int fd) {
     odb_lock_take(&interests->lock);
-    for (struct odb_interest *at = *fd_bucket(interests, fd); at; at = at->next_of_fd)
-        if (at->fd == fd && (at->events & EPOLLIN) && !at->disarmed) set_owed(interests, at, true);
+    owe(interests, fd, 5);
     odb_lock_drop(&interests->lock);
+}
+
+bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd), void *context) {
+    enum { MOST = 64 };
+    int fds[MOST], count = 0;
+    if (atomic_load_explicit(&interests->owed_count, memory_order_relaxed) == 0) return false;
+    odb_lock_take(&interests->lock);
+    for (struct odb_interest *at = interests->owed; at && count < MOST; at = at->owed_next)
+        if (at->set == set) fds[count++] = at->fd;
+    odb_lock_drop(&interests->lock);
+    for (int i = 0; i < count; i++)
+        if (readable(context, fds[i])) return true;
+    return false;
 }
 
 int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_interest *out, int room) {

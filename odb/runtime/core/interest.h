@@ -46,7 +46,7 @@ void odb_interest_control(struct odb_interests *interests, int set, int operatio
 /* A descriptor is being closed: forgets its registrations and, if it is an epoll set, those in it. */
 void odb_interest_close(struct odb_interests *interests, int fd);
 
-/* Marks every registration of `fd` that asks for input: its stream may owe bytes. */
+/* Marks every registration of `fd` that asks for input, and those of the epoll sets they are in: its stream may owe bytes. */
 void odb_interest_owe(struct odb_interests *interests, int fd);
 
 /* Takes up to `room` owed registrations of a set off the list, as copies. */
@@ -54,6 +54,9 @@ int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_
 
 /* Puts one back (level-triggered registrations stay owed while the stream is readable). */
 void odb_interest_put_back(struct odb_interests *interests, const struct odb_interest *interest);
+
+/* Calls `readable` for the owed registrations of a set until one says true. */
+bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd), void *context);
 
 /* The registration that an event of `set` with `data` belongs to; false when it is unknown or there are several. */
 bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out);

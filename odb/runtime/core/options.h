@@ -11,6 +11,7 @@
 
 enum { ODB_MODE_OFF, ODB_MODE_PORTS };                  /* the words of `mode`, in the order of options.def */
 enum { ODB_STRATEGY_STATIC, ODB_STRATEGY_DYNAMIC, ODB_STRATEGY_ANTICIPATED };
+enum { ODB_READINESS_INJECT, ODB_READINESS_LEVEL };
 enum { ODB_CAPTURE_FILE = 1, ODB_CAPTURE_MEMORY = 2 }; /* the words of `capture`, as bits */
 
 struct odb_options {

@@ -13,12 +13,22 @@ void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *s
     if (odb_stream_owes(stream)) odb_interest_owe(&runtime->interests, fd);
 }
 
-static bool readable(struct odb_runtime *runtime, int fd) {
+static bool readable(void *context, int fd) {
+    struct odb_runtime *runtime = context;
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
-    if (!stream) return false;
+    if (!stream) return odb_interest_any_owed(&runtime->interests, fd, readable, runtime); /* a set in a set */
     bool is = odb_stream_readable(runtime, stream, fd);
     odb_fdtable_let_go(&runtime->fds, stream);
     return is;
+}
+
+bool odb_waiting_readable(struct odb_runtime *runtime, int fd) {
+    return readable(runtime, fd);
+}
+
+/* Is the registration reported as long as bytes are owed? */
+static bool stays_owed(const struct odb_runtime *runtime, const struct odb_interest *interest) {
+    return !(interest->events & EPOLLET) || runtime->options.readiness == ODB_READINESS_LEVEL;
 }
 
 /* An event of ours has used up a one-shot registration: the kernel must not fire it as well. */
@@ -37,7 +47,7 @@ static int inject(struct odb_runtime *runtime, int set, struct epoll_event *even
         events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
         owners[made++] = owed[i];
         if (owed[i].events & EPOLLONESHOT) use_oneshot(runtime, &owed[i]);
-        else if (!(owed[i].events & EPOLLET)) odb_interest_put_back(&runtime->interests, &owed[i]);
+        else if (stays_owed(runtime, &owed[i])) odb_interest_put_back(&runtime->interests, &owed[i]);
     }
     return made;
 }
@@ -55,7 +65,7 @@ static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *ev
     }
     uint32_t left = event->events;
     if (readable(runtime, interest->fd)) {
-        if (!(interest->events & (EPOLLET | EPOLLONESHOT))) odb_interest_owe(&runtime->interests, interest->fd);
+        if (!(interest->events & EPOLLONESHOT) && stays_owed(runtime, interest)) odb_interest_owe(&runtime->interests, interest->fd);
     } else {
         left &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
     }

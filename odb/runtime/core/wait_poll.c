@@ -8,18 +8,16 @@
 
 #define READING (POLLIN | POLLRDNORM)
 
-/* 1: readable, 0: not, -1: not a stream, the kernel is right. */
+/* 1: readable, 0: not, -1: the kernel is right. */
 static int ask(struct odb_runtime *runtime, int fd) {
-    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
-    if (!stream) return -1;
-    int readable = odb_stream_readable(runtime, stream, fd);
-    odb_fdtable_let_go(&runtime->fds, stream);
-    return readable;
+    bool stream = odb_fdtable_has(&runtime->fds, fd);
+    if (odb_waiting_readable(runtime, fd)) return 1;
+    return stream ? 0 : -1;
 }
 
 static bool any_owed(struct odb_runtime *runtime, const struct pollfd *fds, nfds_t count) {
     for (nfds_t i = 0; i < count; i++)
-        if ((fds[i].events & READING) && odb_fdtable_has(&runtime->fds, fds[i].fd) && ask(runtime, fds[i].fd) == 1) return true;
+        if ((fds[i].events & READING) && ask(runtime, fds[i].fd) == 1) return true;
     return false;
 }
 
@@ -27,7 +25,7 @@ static bool any_owed(struct odb_runtime *runtime, const struct pollfd *fds, nfds
 static int correct(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count) {
     int ready = 0;
     for (nfds_t i = 0; i < count; i++) {
-        int readable = (fds[i].events & READING) && odb_fdtable_has(&runtime->fds, fds[i].fd) ? ask(runtime, fds[i].fd) : -1;
+        int readable = fds[i].events & READING ? ask(runtime, fds[i].fd) : -1;
         if (readable == 0) fds[i].revents &= (short)~READING;
         if (readable == 1) fds[i].revents |= (short)(fds[i].events & READING);
         ready += fds[i].revents != 0;
@@ -50,7 +48,7 @@ int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, cons
 
 static bool any_owed_in(struct odb_runtime *runtime, int count, const fd_set *in) {
     for (int fd = 0; in && fd < count; fd++)
-        if (FD_ISSET(fd, in) && odb_fdtable_has(&runtime->fds, fd) && ask(runtime, fd) == 1) return true;
+        if (FD_ISSET(fd, in) && ask(runtime, fd) == 1) return true;
     return false;
 }
 
@@ -58,7 +56,7 @@ static bool any_owed_in(struct odb_runtime *runtime, int count, const fd_set *in
 static int correct_in(struct odb_runtime *runtime, int count, const fd_set *wanted, fd_set *in) {
     int change = 0;
     for (int fd = 0; in && fd < count; fd++) {
-        if (!FD_ISSET(fd, wanted) || !odb_fdtable_has(&runtime->fds, fd)) continue;
+        if (!FD_ISSET(fd, wanted)) continue;
         int readable = ask(runtime, fd), reported = FD_ISSET(fd, in) != 0;
         if (readable == 1 && !reported) FD_SET(fd, in), change++;
         if (readable == 0 && reported) FD_CLR(fd, in), change--;

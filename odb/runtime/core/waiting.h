@@ -18,6 +18,9 @@ int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, cons
 int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask,
                struct timespec *left);
 
+/* Would a receive on `fd` return at once, or does an epoll set `fd` have something to report? False also when that is for the kernel to say. */
+bool odb_waiting_readable(struct odb_runtime *runtime, int fd);
+
 /* A receive on `fd` has ended: whoever waits for it by epoll must look again if more is owed. */
 void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
