@@ -17,11 +17,14 @@ enum { READ_AHEAD = 65536 };
 static bool mappable(const struct odb_runtime *runtime, const void *start, size_t length) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0), address = (uintptr_t)start;
     if (!runtime->arena) return address >= runtime->heap_start && address + length <= (uintptr_t)sbrk(0);
-    void *block;
-    size_t size;
-    if (!odb_arena_contains(runtime->arena, start) || !odb_arena_find(runtime->arena, start, &block, &size)) return false;
-    bool inside = address + length <= (uintptr_t)block + size;
-    return inside && here - (uintptr_t)block >= size;
+    for (uintptr_t at = address, end = address + length; at < end;) { /* programs merge neighbouring buffers into one iovec entry */
+        void *block;
+        size_t size;
+        if (!odb_arena_contains(runtime->arena, (void *)at) || !odb_arena_find(runtime->arena, (void *)at, &block, &size)) return false;
+        if (here - (uintptr_t)block < size) return false;
+        at = (uintptr_t)block + size;
+    }
+    return true;
 }
 
 static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
