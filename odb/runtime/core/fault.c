@@ -15,9 +15,15 @@ static struct {
 /* A page may have become plain between the touch and its handler; the second fault in a row at one address is a genuine one. */
 static _Thread_local void *last_plain __attribute__((tls_model("initial-exec")));
 
-static void give_to_default(void) {
+/* Sent by somebody (kill, raise) instead of caused by an instruction. */
+static bool is_sent(const siginfo_t *info) {
+    return info->si_code <= 0;
+}
+
+static void give_to_default(const siginfo_t *info) {
     struct sigaction standard = {.sa_handler = SIG_DFL};
     odb_real.sigaction(SIGSEGV, &standard, NULL); /* the instruction faults again, now fatally and with the right address */
+    if (is_sent(info)) raise(SIGSEGV);            /* delivered when this handler returns */
 }
 
 static void give_to_application(int number, siginfo_t *info, void *context) {
@@ -26,7 +32,7 @@ static void give_to_application(int number, siginfo_t *info, void *context) {
     if (action.sa_flags & (int)SA_RESETHAND) fault.application = (struct sigaction){.sa_handler = SIG_DFL};
     odb_lock_drop(&fault.lock);
     if (!(action.sa_flags & SA_SIGINFO) && (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)) {
-        give_to_default();
+        if (action.sa_handler == SIG_DFL || !is_sent(info)) give_to_default(info);
         return;
     }
     sigset_t mask = action.sa_mask, before;
@@ -46,7 +52,7 @@ static void give_to_application(int number, siginfo_t *info, void *context) {
 static void handle(int number, siginfo_t *info, void *context) {
     int saved = errno, result = 0;
     if (info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR) result = odb_windows_fault(fault.windows, info->si_addr);
-    if (result == 0 && info->si_code == SEGV_ACCERR && odb_windows_any(fault.windows) && last_plain != info->si_addr) {
+    if (result == 0 && info->si_code == SEGV_ACCERR && last_plain != info->si_addr) {
         last_plain = info->si_addr;
         result = 1;
     } else if (result == 1) {
