@@ -151,6 +151,11 @@ int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov
     do {
         round = (struct round){.count = 0};
         odb_lock_take(&windows->lock);
+        while (windows->forking) {
+            odb_lock_drop(&windows->lock);
+            odb_windows_wait_busy();
+            odb_lock_take(&windows->lock);
+        }
         for (int i = 0; i < count && !round.full; i++) {
             uintptr_t start = (uintptr_t)iov[i].iov_base;
             if (iov[i].iov_len) claim(windows, &round, odb_page_down(start), odb_page_up(start + iov[i].iov_len));

@@ -60,22 +60,22 @@ bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {
     return getpid() != runtime->pid;
 }
 
-/* In the order in which calls nest them, outermost first. Per-stream locks are not taken: a thread that forks while another sends on the same connection has
- * no use for that connection in the child. */
+/* Windows first: that waits for fetches, which this very process may be serving and needs the other locks for. Per-stream locks are not taken: a thread that forks
+ * while another sends on the same connection has no use for that connection in the child. */
 void odb_runtime_before_fork(struct odb_runtime *runtime) {
+    odb_windows_before_fork(&runtime->windows);
     odb_lock_take(&runtime->store.lock);
     odb_lock_take(&runtime->interests.lock);
     odb_lock_take(&runtime->fds.lock);
-    odb_windows_before_fork(&runtime->windows);
     if (runtime->arena) odb_arena_before_fork(runtime->arena);
 }
 
 void odb_runtime_after_fork_parent(struct odb_runtime *runtime) {
     if (runtime->arena) odb_arena_after_fork_parent(runtime->arena);
-    odb_windows_after_fork_parent(&runtime->windows);
     odb_lock_drop(&runtime->fds.lock);
     odb_lock_drop(&runtime->interests.lock);
     odb_lock_drop(&runtime->store.lock);
+    odb_windows_after_fork_parent(&runtime->windows);
 }
 
 void odb_runtime_after_fork_child(struct odb_runtime *runtime) {

@@ -186,6 +186,7 @@ void odb_windows_forget(struct odb_windows *windows, void *start, size_t length)
 /* A page that another thread is fetching would stay busy for ever in the child, so fork waits until nobody is. */
 void odb_windows_before_fork(struct odb_windows *windows) {
     odb_lock_take(&windows->lock);
+    windows->forking = true;
     while (atomic_load(&windows->fetching) > 0) {
         odb_lock_drop(&windows->lock);
         odb_windows_wait_busy();
@@ -194,9 +195,11 @@ void odb_windows_before_fork(struct odb_windows *windows) {
 }
 
 void odb_windows_after_fork_parent(struct odb_windows *windows) {
+    windows->forking = false;
     odb_lock_drop(&windows->lock);
 }
 
 void odb_windows_after_fork_child(struct odb_windows *windows) {
+    windows->forking = false;
     odb_lock_reset(&windows->lock);
 }

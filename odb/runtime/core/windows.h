@@ -37,6 +37,7 @@ struct odb_windows {
     _Atomic bool threads;   /* the application has more than one thread: content must appear in one step */
     struct odb_window *free;
     _Atomic int fetching; /* rounds of materialise.c that have claimed pages */
+    bool forking;         /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
     size_t live;          /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
     const struct odb_options *options;
     struct odb_stats *stats;
