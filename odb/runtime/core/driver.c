@@ -26,6 +26,13 @@ static void run_ticks(struct odb_driver *driver, uint64_t now) {
     for (; tick; tick = tick->next) tick->run(tick, now); /* ticks are only ever put in front */
 }
 
+static bool has_ticks(struct odb_driver *driver) {
+    odb_lock_take(&driver->lock);
+    bool has = driver->ticks != NULL;
+    odb_lock_drop(&driver->lock);
+    return has;
+}
+
 static void deliver(struct odb_driver *driver, struct batch *batch) {
     while (batch->next < batch->count) {
         struct epoll_event event = batch->events[batch->next++];
@@ -50,10 +57,11 @@ static void *run(void *argument) {
             run_ticks(driver, now);
             next_tick = now + TICK_MS;
         }
-        int timeout = driver->ticks ? (int)(next_tick - now) : -1;
+        int timeout = has_ticks(driver) ? (int)(next_tick - now) : -1;
         batch.next = 0;
         batch.count = odb_real.epoll_wait(driver->set, batch.events, BATCH, timeout);
         if (batch.count < 0 && errno != EINTR) return NULL;
+        atomic_load(&driver->additions); /* what was written into a watch before it was added is seen from here on */
         deliver(driver, &batch);
     }
 }
@@ -106,6 +114,7 @@ static bool control(struct odb_driver *driver, int operation, struct odb_watch *
 }
 
 bool odb_driver_add(struct odb_driver *driver, struct odb_watch *watch, uint32_t events) {
+    atomic_fetch_add(&driver->additions, 1);
     return control(driver, EPOLL_CTL_ADD, watch, events);
 }
 

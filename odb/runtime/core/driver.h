@@ -32,6 +32,7 @@ struct odb_driver {
     int set;    /* epoll */
     int wakeup; /* eventfd */
     struct odb_tick *ticks;
+    _Atomic unsigned additions; /* of watches; the kernel hands them over, but the language does not know that */
 };
 
 /* Starts the thread if it is not running; false when it cannot be had. Thread-safe. */
