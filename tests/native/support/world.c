@@ -39,7 +39,6 @@ void world_begin(const char *const *settings) {
         world_set(key, *settings + length + 1);
     }
     REQUIRE(odb_runtime_init(&world));
-    REQUIRE(odb_origin_start(&world.origin, &world.options, &world.stats, &world.store, &world.driver));
 }
 
 uint64_t world_count(enum odb_stat which) {
@@ -144,6 +143,7 @@ struct odb_span world_payload(uint32_t seed, size_t length) {
     struct odb_span span;
     struct iovec iov = {odb_real.malloc(length), length};
     REQUIRE(iov.iov_base != NULL);
+    REQUIRE(odb_origin_start(&world.origin, &world.options, &world.stats, &world.store, &world.driver));
     fixture_fill(iov.iov_base, length, seed, 0);
     REQUIRE(odb_store_capture_memory(&world.store, &iov, 1, length, &span) == ODB_CAPTURED);
     odb_real.free(iov.iov_base);
@@ -152,7 +152,8 @@ struct odb_span world_payload(uint32_t seed, size_t length) {
 }
 
 struct odb_span world_unknown(size_t length) {
-    struct odb_span span = {.payload = 1, .length = length, .expires_ms = odb_clock_ms() + 60000};
+    struct odb_span span = world_payload(0, 1);
+    span = (struct odb_span){.payload = 1, .length = length, .expires_ms = odb_clock_ms() + 60000};
     set_origin(&span, odb_origin_port(&world.origin));
     return span;
 }
