@@ -1,10 +1,12 @@
 /* channel.h: the consumer's side of channels: fetches spans from their origins.
  *
- * Two layers. `struct odb_channel` is one fetch on one connection, a state machine that never blocks: whoever owns a loop turns it with
- * odb_channel_progress(). `struct odb_channels` keeps idle connections per origin and offers odb_channels_fetch(), which waits.
+ * Two layers. `struct odb_channel` is one fetch on one connection, a state machine that never blocks: whoever owns a
+ * loop turns it with odb_channel_progress(). `struct odb_channels` keeps idle connections per origin and offers
+ * odb_channels_fetch(), which waits.
  *
- * Everything here is async-signal-safe: no allocation, no stdio, errno is preserved by the calls of the second layer. The pool is a cache: where its lock cannot be had
- * within a bounded time (a signal handler interrupted the holder) a fetch opens a connection of its own instead of waiting.
+ * Everything here is async-signal-safe: no allocation, no stdio, errno is preserved by the calls of the second layer.
+ * The pool is a cache: where its lock cannot be had within a bounded time (a signal handler interrupted the holder) a
+ * fetch opens a connection of its own instead of waiting.
  */
 #ifndef ODB_CORE_CHANNEL_H
 #define ODB_CORE_CHANNEL_H
@@ -52,11 +54,13 @@ struct odb_channel {
     uint64_t moved; /* bytes sent and received by this fetch: changes when there was progress */
 };
 
-/* Opens a non-blocking connection; a descriptor of the library, or a negative errno. The connection may still be under way. */
+/* Opens a non-blocking connection; a descriptor of the library, or a negative errno. The connection may still be under
+ * way. */
 int odb_channel_connect(const struct odb_origin_address *origin);
 
-/* Begins to fetch `span` into `iov`, whose lengths add up to span->length, on a connection (channel->fd, ->slot and ->connecting are set). Moves nothing yet.
- * `releases` ids are sent along. What `iov` holds after a failure is undefined. */
+/* Begins to fetch `span` into `iov`, whose lengths add up to span->length, on a connection (channel->fd, ->slot and
+ * ->connecting are set). Moves nothing yet. `releases` ids are sent along. What `iov` holds after a failure is
+ * undefined. */
 void odb_channel_begin(struct odb_channel *channel, const struct odb_span *span, const struct iovec *iov, int count,
                        const uint64_t *releases, size_t release_count);
 
@@ -92,13 +96,15 @@ struct odb_channels {
 /* `options` and `stats` are kept, not copied. */
 void odb_channels_init(struct odb_channels *channels, const struct odb_options *options, struct odb_stats *stats);
 
-/* Fetches span->length bytes into iov, waiting as long as there is progress at least every deadline_ms. 0, or a negative errno: -ESTALE (the payload is
- * gone or its file has changed), -EACCES (denied), -EBUSY (the origin is overloaded), -EPROTO (the origin broke the protocol), -ETIMEDOUT, -ECONNREFUSED,
- * -ECONNRESET (also: it closed in the middle), and what socket() and connect() say. After a failure iov's contents are undefined. Counts fetches,
+/* Fetches span->length bytes into iov, waiting as long as there is progress at least every deadline_ms. 0, or a
+ * negative errno: -ESTALE (the payload is gone or its file has changed), -EACCES (denied), -EBUSY (the origin is
+ * overloaded), -EPROTO (the origin broke the protocol), -ETIMEDOUT, -ECONNREFUSED, -ECONNRESET (also: it closed in the
+ * middle), and what socket() and connect() say. After a failure iov's contents are undefined. Counts fetches,
  * fetch_bytes, fetch_failures, channels_opened, protocol_errors. */
 int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *span, const struct iovec *iov, int count);
 
-/* Notes that this process will not ask for the span's payload again; the origin hears of it with the next fetch. May be forgotten. */
+/* Notes that this process will not ask for the span's payload again; the origin hears of it with the next fetch. May
+ * be forgotten. */
 void odb_channels_release(struct odb_channels *channels, const struct odb_span *span);
 
 /* The child never talks on its parent's channels: closes its copies and starts empty. */

@@ -12,7 +12,8 @@
 enum { LOCK_TRIES = 2000 };
 enum { SLOT_EMPTY = -1, SLOT_LOST = -2 }; /* lost: its connection was closed while the lock could not be had */
 
-/* Never waits without end: the holder may be this very thread, interrupted by the signal whose handler touched a window. */
+/* Never waits without end: the holder may be this very thread, interrupted by the signal whose handler touched a
+ * window. */
 static bool lock_pool(struct odb_channels *channels) {
     for (int i = 0; i < LOCK_TRIES; i++) {
         if (odb_lock_try(&channels->lock)) {
@@ -77,7 +78,8 @@ static void enqueue(struct odb_channels *channels, struct odb_channel_origin *or
     origin->idle++;
 }
 
-/* The record of an origin; a new one takes the place of whichever has no idle connections and was not used for longest. Null when all have some. */
+/* The record of an origin; a new one takes the place of whichever has no idle connections and was not used for
+ * longest. Null when all have some. */
 static struct odb_channel_origin *origin_of(struct odb_channels *channels, const struct odb_origin_address *address) {
     struct odb_channel_origin *victim = NULL;
     for (uint32_t i = 0; i < ODB_CHANNEL_ORIGINS; i++) {
@@ -99,7 +101,8 @@ static struct odb_channel_origin *origin_of(struct odb_channels *channels, const
     return victim;
 }
 
-/* With the lock held: makes the connection that waits longest at the least used origin give way; its descriptor, or -1. */
+/* With the lock held: makes the connection that waits longest at the least used origin give way; its descriptor, or
+ * -1. */
 static int evict(struct odb_channels *channels) {
     struct odb_channel_origin *victim = NULL;
     for (uint32_t i = 0; i < ODB_CHANNEL_ORIGINS; i++) {
@@ -117,7 +120,8 @@ static int evict(struct odb_channels *channels) {
     return fd;
 }
 
-/* With the lock held: makes a free slot, if need be by closing an idle connection, whose descriptor is returned (else -1). */
+/* With the lock held: makes a free slot, if need be by closing an idle connection, whose descriptor is returned (else
+ * -1). */
 static int make_room(struct odb_channels *channels) {
     for (uint32_t slot = 1; channels->free == 0 && slot <= ODB_CHANNEL_SLOTS; slot++) {
         if (atomic_load(&channels->slots[slot - 1].fd) == SLOT_LOST) {

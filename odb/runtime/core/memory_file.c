@@ -1,5 +1,5 @@
-/* memory_file.c: runs of pages with boundary tags: the first and the last page of every run say how long it is and whether it is free,
- * so that taking and giving cost the same however many payloads there are. */
+/* memory_file.c: runs of pages with boundary tags: the first and the last page of every run say how long it is and
+ * whether it is free, so that taking and giving cost the same however many payloads there are. */
 #include "core/memory_file.h"
 
 #include "core/scatter.h"

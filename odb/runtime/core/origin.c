@@ -100,6 +100,9 @@ static void channel_ready(struct odb_watch *watch, uint32_t events) {
 
 static struct odb_origin_channel *new_record(struct odb_origin_server *server) {
     struct odb_origin_channel *channel = linked(server, server->free);
+    if (server->channels == NULL) {
+        return NULL;
+    }
     if (channel != NULL) {
         server->free = channel->older;
     } else if (server->high < server->limit) {

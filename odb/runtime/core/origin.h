@@ -1,7 +1,8 @@
-/* origin.h: serves the payloads of this process to consumers: listens, accepts channels, and turns each in the helper thread.
+/* origin.h: serves the payloads of this process to consumers: listens, accepts channels, and turns each in the helper
+ * thread.
  *
- * The number of channels is bounded; a new one beyond the bound takes the place of the one that has been idle for longest. A channel that is answering is never
- * closed for another.
+ * The number of channels is bounded; a new one beyond the bound takes the place of the one that has been idle for
+ * longest. A channel that is answering is never closed for another.
  */
 #ifndef ODB_CORE_ORIGIN_H
 #define ODB_CORE_ORIGIN_H
@@ -40,8 +41,9 @@ struct odb_origin_server {
     uint32_t newest;
 };
 
-/* Starts serving unless that has happened already. False when it cannot (no port, no thread), or while another thread is at it: the caller then stays classic;
- * it is tried again later. Thread-safe; not for signal handlers. The pointers are kept. */
+/* Starts serving unless that has happened already. False when it cannot (no port, no thread), or while another thread
+ * is at it: the caller then stays classic; it is tried again later. Thread-safe; not for signal handlers. The pointers
+ * are kept. */
 bool odb_origin_start(struct odb_origin_server *server, const struct odb_options *options, struct odb_stats *stats,
                       struct odb_store *store, struct odb_driver *driver);
 

@@ -120,6 +120,9 @@ static void age_remove(struct odb_payloads *payloads, struct odb_payload *payloa
 
 struct odb_payload *odb_payloads_add(struct odb_payloads *payloads, const struct odb_payload *fields) {
     struct odb_payload *payload = linked(payloads, payloads->free);
+    if (payloads->records == NULL) {
+        return NULL;
+    }
     if (payload != NULL) {
         payloads->free = payload->next_by_id;
     } else if (payloads->high < payloads->capacity) {

@@ -1,7 +1,8 @@
-/* payloads.h: the table of payload records of an origin: found by id, by file, by the time they fall due, and, files, by age.
+/* payloads.h: the table of payload records of an origin: found by id, by file, by the time they fall due, and, files,
+ * by age.
  *
- * Pure bookkeeping: the owner's lock is held for every call, nothing but map enters the kernel, nothing is freed or closed here. A record's address stays
- * the same from odb_payloads_add() to odb_payloads_drop().
+ * Pure bookkeeping: the owner's lock is held for every call, nothing but map enters the kernel, nothing is freed or
+ * closed here. A record's address stays the same from odb_payloads_add() to odb_payloads_drop().
  */
 #ifndef ODB_CORE_PAYLOADS_H
 #define ODB_CORE_PAYLOADS_H
@@ -65,7 +66,8 @@ bool odb_payloads_map(struct odb_payloads *payloads, uint32_t capacity);
 /* Empties the table, whatever state it is in. */
 void odb_payloads_clear(struct odb_payloads *payloads);
 
-/* Adds a copy of `fields` (kind, id, token, interval, file or run, due_ms; links are overwritten); null when the table is full. */
+/* Adds a copy of `fields` (kind, id, token, interval, file or run, due_ms; links are overwritten); null when the table
+ * is full. */
 struct odb_payload *odb_payloads_add(struct odb_payloads *payloads, const struct odb_payload *fields);
 void odb_payloads_drop(struct odb_payloads *payloads, struct odb_payload *payload);
 

@@ -1,7 +1,8 @@
-/* served.h: the origin's side of one channel, as a state machine that never blocks: reads FETCH and RELEASE, answers DATA or FAIL.
+/* served.h: the origin's side of one channel, as a state machine that never blocks: reads FETCH and RELEASE, answers
+ * DATA or FAIL.
  *
- * Requests are answered in the order in which they came; while an answer is under way nothing is read, so a consumer that does not take its bytes stops itself.
- * One thread at a time.
+ * Requests are answered in the order in which they came; while an answer is under way nothing is read, so a consumer
+ * that does not take its bytes stops itself. One thread at a time.
  */
 #ifndef ODB_CORE_SERVED_H
 #define ODB_CORE_SERVED_H
@@ -42,8 +43,9 @@ enum odb_served_turn {
 /* `fd` is non-blocking and stays the caller's. */
 void odb_served_begin(struct odb_served *served, int fd, struct odb_store *store, struct odb_stats *stats);
 
-/* Does at most about 1 MiB worth of work. Counts serves, serve_bytes, serve_failures and protocol_errors. The calling thread must have SIGPIPE blocked: sendfile
- * has no MSG_NOSIGNAL, and blocked, the signal stays pending for this thread alone and harms nobody. */
+/* Does at most about 1 MiB worth of work. Counts serves, serve_bytes, serve_failures and protocol_errors. The calling
+ * thread must have SIGPIPE blocked: sendfile has no MSG_NOSIGNAL, and blocked, the signal stays pending for this
+ * thread alone and harms nobody. */
 enum odb_served_turn odb_served_turn(struct odb_served *served);
 
 /* Gives up an answer that is under way. */

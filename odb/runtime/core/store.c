@@ -110,7 +110,8 @@ static bool announce_known(struct odb_store *store, const struct odb_file_versio
     return true;
 }
 
-/* Adds a file payload, or announces the one that another thread has made meanwhile (then the descriptor is not needed: *kept is false). */
+/* Adds a file payload, or announces the one that another thread has made meanwhile (then the descriptor is not needed:
+ * *kept is false). */
 static bool add_file(struct odb_store *store, struct odb_payload *fields, uint64_t length, struct odb_span *out,
                      bool *kept) {
     odb_lock_take(&store->lock);
@@ -225,7 +226,8 @@ int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16]
     }
     odb_lock_drop(&store->lock);
     struct odb_file_version now;
-    /* A referenced payload's kind and version do not change, so they may be looked at without the lock; fstat may be slow. */
+    /* A referenced payload's kind and version do not change, so they may be looked at without the lock; fstat may be
+     * slow. */
     if (reason == 0 && payload->kind == ODB_PAYLOAD_FILE &&
         !(file_version(out->fd, &now) && odb_file_version_equal(&now, &payload->file))) {
         odb_store_close_serving(store, out, 0);
@@ -272,7 +274,8 @@ bool odb_store_pending(struct odb_store *store) {
 }
 
 void odb_store_after_fork_child(struct odb_store *store) {
-    /* Another thread may have been in the middle of a change: trust only descriptors, which are cleared before they are closed. */
+    /* Another thread may have been in the middle of a change: trust only descriptors, which are cleared before they
+     * are closed. */
     for (uint32_t i = 0; i < store->payloads.high; i++) {
         const struct odb_payload *payload = &store->payloads.records[i];
         if (payload->kind == ODB_PAYLOAD_FILE && odb_fds_is_internal(payload->fd)) {

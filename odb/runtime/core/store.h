@@ -1,10 +1,11 @@
 /* store.h: the payload store of an origin: what this process has announced and must keep until the leases end.
  *
- * File ranges are kept as a duplicated descriptor, memory as one copy in a memory file; both are served by sendfile. One lock, held for bookkeeping only:
- * no system call but the capture's own happens under it.
+ * File ranges are kept as a duplicated descriptor, memory as one copy in a memory file; both are served by sendfile.
+ * One lock, held for bookkeeping only: no system call happens under it.
  *
- * Thread safety: every call but init and after_fork_child may come from any thread; none from a signal handler. The store counts payloads_captured,
- * payload_bytes_captured, payloads_live and store_bytes_live; the fallback counters are the caller's.
+ * Thread safety: every call but init and after_fork_child may come from any thread; none from a signal handler. The
+ * store counts payloads_captured, payload_bytes_captured, payloads_live and store_bytes_live; the fallback counters
+ * are the caller's.
  */
 #ifndef ODB_CORE_STORE_H
 #define ODB_CORE_STORE_H
@@ -38,13 +39,15 @@ void odb_store_init(struct odb_store *store, const struct odb_options *options, 
 
 enum odb_capture { ODB_CAPTURED = 0, ODB_CAPTURE_FULL, ODB_CAPTURE_FAILED };
 
-/* Announces a range of a regular file that can be read through `fd` (which stays the caller's). Like sendfile it stops at the end of the file:
- * out->length may be less than `length`; a range that begins at or behind the end is FAILED. Announcing overlapping or adjacent ranges of an unchanged file
- * yields one payload. Fills everything of `out` but the origin. */
+/* Announces a range of a regular file that can be read through `fd` (which stays the caller's). Like sendfile it stops
+ * at the end of the file: out->length may be less than `length`; a range that begins at or behind the end is FAILED.
+ * Announcing overlapping or adjacent ranges of an unchanged file yields one payload. Fills everything of `out` but the
+ * origin. */
 enum odb_capture odb_store_capture_file(struct odb_store *store, int fd, uint64_t offset, uint64_t length,
                                         struct odb_span *out);
 
-/* Copies `length` bytes (the sum of iov, or less) and announces them as a payload that begins at offset 0. The memory has to be readable by the kernel. */
+/* Copies `length` bytes (the sum of iov, or less) and announces them as a payload that begins at offset 0. The memory
+ * has to be readable by the kernel. */
 enum odb_capture odb_store_capture_memory(struct odb_store *store, const struct iovec *iov, int count, size_t length,
                                           struct odb_span *out);
 
@@ -55,8 +58,8 @@ struct odb_serving {
     uint64_t offset; /* in fd, of the first byte asked for */
 };
 
-/* 0, or an enum odb_wire_reason: GONE for an unknown id, DENIED for a wrong token or bytes that were not announced, CHANGED for a file that is
- * not what it was. `length` is not 0 and offset + length does not overflow. */
+/* 0, or an enum odb_wire_reason: GONE for an unknown id, DENIED for a wrong token or bytes that were not announced,
+ * CHANGED for a file that is not what it was. `length` is not 0 and offset + length does not overflow. */
 int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset, uint64_t length,
                    struct odb_serving *out);
 void odb_store_close_serving(struct odb_store *store, struct odb_serving *serving, uint64_t bytes_served);
@@ -64,14 +67,16 @@ void odb_store_close_serving(struct odb_store *store, struct odb_serving *servin
 /* A consumer will not ask for this payload again. Unknown ids are ignored. */
 void odb_store_release(struct odb_store *store, uint64_t id);
 
-/* Drops what may go at `now_ms`: fetched payloads whose lease has run out, fetched and released memory after half the lease, the never fetched gc_delay
- * after their last announcement (never within the lease). File payloads live on until gc_delay while descriptors are plentiful. Gives memory back to the system. */
+/* Drops what may go at `now_ms`: fetched payloads whose lease has run out, fetched and released memory after half the
+ * lease, the never fetched gc_delay after their last announcement (never within the lease). File payloads live on
+ * until gc_delay while descriptors are plentiful. Gives memory back to the system. */
 void odb_store_reap(struct odb_store *store, uint64_t now_ms);
 
 /* Are there announced bytes, within their lease, that nobody has fetched? */
 bool odb_store_pending(struct odb_store *store);
 
-/* The child starts empty: what its parent announced is served by the parent. Statistics must be those of the child already. */
+/* The child starts empty: what its parent announced is served by the parent. Statistics must be those of the child
+ * already. */
 void odb_store_after_fork_child(struct odb_store *store);
 
 #endif

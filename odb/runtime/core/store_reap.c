@@ -16,7 +16,8 @@ uint64_t odb_store_keep_ms(const struct odb_store *store, const struct odb_paylo
     return payload->kind == ODB_PAYLOAD_MEMORY && payload->released ? lease / 2 : lease;
 }
 
-/* With the lock held. Memory is free at once; a descriptor is returned for closing without the lock, -1 if there is none. */
+/* With the lock held. Memory is free at once; a descriptor is returned for closing without the lock, -1 if there is
+ * none. */
 static int drop(struct odb_store *store, struct odb_payload *payload) {
     int fd = payload->fd;
     if (payload->kind == ODB_PAYLOAD_MEMORY) {

@@ -22,7 +22,8 @@ bool odb_tokens_take(struct odb_tokens *tokens, uint8_t out[ODB_TOKEN_SIZE]) {
     if (take_buffered(tokens, out)) {
         return true;
     }
-    /* At most 256 bytes come in one piece and uninterrupted; asked for outside the lock, because early in a machine's life this may wait. */
+    /* At most 256 bytes come in one piece and uninterrupted; asked for outside the lock, because early in a machine's
+     * life this may wait. */
     uint8_t fresh[16 * ODB_TOKEN_SIZE];
     if (getrandom(fresh, sizeof fresh, 0) != (ssize_t)sizeof fresh) {
         return false;

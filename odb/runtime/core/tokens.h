@@ -1,7 +1,7 @@
 /* tokens.h: unguessable 16-byte capabilities, taken from the kernel's generator a few dozen at a time.
  *
- * All-zero memory is an empty, valid source. Thread-safe; not for signal handlers. A forked child must call odb_tokens_forget(), or it would
- * hand out its parent's tokens.
+ * All-zero memory is an empty, valid source. Thread-safe; not for signal handlers. A forked child must call
+ * odb_tokens_forget(), or it would hand out its parent's tokens.
  */
 #ifndef ODB_CORE_TOKENS_H
 #define ODB_CORE_TOKENS_H
