@@ -9,12 +9,12 @@
 
 enum { HELLO_DECIDED = 16 }; /* header and cookie: from here on a HELLO is no accident */
 
-static bool span_complete(const struct odb_inbox *in) {
+bool odb_inbox_has_span(const struct odb_inbox *in) {
     return in->has_span && in->edges_filled == in->head + in->tail;
 }
 
 bool odb_inbox_has_piece(const struct odb_inbox *in) {
-    return in->real > 0 || span_complete(in);
+    return in->real > 0 || odb_inbox_has_span(in);
 }
 
 void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int fd, enum odb_stat reason) {
@@ -81,29 +81,35 @@ static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hin
     atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry), memory_order_relaxed);
 }
 
-/* Feeds the decoder once. False on a protocol error or lack of memory. */
+/* Any event but REAL. False on a protocol error or lack of memory. */
+static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_wire_event *event) {
+    struct odb_inbox *in = &stream->in;
+    switch (event->kind) {
+    case ODB_WIRE_EVENT_VIRTUAL:
+        odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
+        odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event->descriptor.body);
+        return begin_span(in, &event->descriptor);
+    case ODB_WIRE_EVENT_HEAD:
+    case ODB_WIRE_EVENT_TAIL: take_edge(in, event); return true;
+    case ODB_WIRE_EVENT_HINT: take_hint(stream, &event->hint); return true;
+    case ODB_WIRE_EVENT_NONE:
+    case ODB_WIRE_EVENT_HELLO: return true;
+    case ODB_WIRE_EVENT_REAL:
+    case ODB_WIRE_EVENT_ERROR: return false;
+    }
+    return false;
+}
+
+/* Feeds the decoder once. Same result. */
 static bool parse_event(struct odb_runtime *runtime, struct odb_stream *stream) {
     struct odb_inbox *in = &stream->in;
     struct odb_wire_event event;
     in->begin += odb_wire_decoder_feed(&in->decoder, in->buffer + in->begin, in->end - in->begin, &event);
-    switch (event.kind) {
-    case ODB_WIRE_EVENT_REAL:
-        in->begin = (size_t)(event.bytes - in->buffer);
-        in->real = event.length;
-        odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
-        return true;
-    case ODB_WIRE_EVENT_VIRTUAL:
-        odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
-        odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event.descriptor.body);
-        return begin_span(in, &event.descriptor);
-    case ODB_WIRE_EVENT_HEAD:
-    case ODB_WIRE_EVENT_TAIL: take_edge(in, &event); return true;
-    case ODB_WIRE_EVENT_ERROR: return false;
-    case ODB_WIRE_EVENT_HINT: take_hint(stream, &event.hint); return true;
-    case ODB_WIRE_EVENT_NONE:
-    case ODB_WIRE_EVENT_HELLO: return true;
-    }
-    return false;
+    if (event.kind != ODB_WIRE_EVENT_REAL) return take_other(runtime, stream, &event);
+    in->begin = (size_t)(event.bytes - in->buffer);
+    in->real = event.length;
+    odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
+    return true;
 }
 
 static void parse(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
@@ -152,6 +158,42 @@ bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, i
         if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;
         if (!fill(in, fd)) return false;
+    }
+}
+
+/* Takes [from, to) out of the buffer. */
+static void cut_out(struct odb_inbox *in, size_t from, size_t to) {
+    memmove(in->buffer + from, in->buffer + to, in->end - to);
+    in->end -= to - from;
+}
+
+/* Behind the current piece of bytes: bytes of following frames join it, what is no application byte leaves the buffer. False on a protocol error, which the
+ * decoder remembers until everything before it is delivered. */
+static bool join_next(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    struct odb_wire_event event;
+    size_t at = in->begin + in->real, used = odb_wire_decoder_feed(&in->decoder, in->buffer + at, in->end - at, &event);
+    if (event.kind == ODB_WIRE_EVENT_ERROR) return false;
+    if (event.kind == ODB_WIRE_EVENT_REAL) {
+        cut_out(in, at, (size_t)(event.bytes - in->buffer));
+        in->real += event.length;
+        odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
+        return true;
+    }
+    cut_out(in, at, at + used);
+    return take_other(runtime, stream, &event);
+}
+
+void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    while (in->real > 0 && !in->has_span) {
+        bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC, full = in->end - in->begin == ODB_STREAM_BUFFER;
+        if (classic) in->real = in->end - in->begin;
+        if (in->begin + in->real < in->end) {
+            if (!join_next(runtime, stream)) return;
+        } else if (full || in->ended || in->error || !fill(in, fd)) {
+            return;
+        }
     }
 }
 

@@ -7,8 +7,14 @@
 /* Something can be handed to the application: bytes, or a span whose real edges have all arrived. */
 bool odb_inbox_has_piece(const struct odb_inbox *in);
 
+/* The next piece, or with bytes at hand the one behind them, is such a span. */
+bool odb_inbox_has_span(const struct odb_inbox *in);
+
 /* Parses what is buffered and, while that gives no piece, asks the kernel for more. True: a piece, the end or an error is at hand; false: nothing now. */
 bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
+
+/* For those who ask how much is there without taking it: joins the bytes of the frames that follow to the piece of bytes at hand, up to the next span. */
+void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
 /* Gives the buffers back when they hold nothing. */
 void odb_inbox_trim(struct odb_inbox *in);

@@ -139,6 +139,7 @@ static void owe(struct odb_interests *interests, int fd, int depth) {
 }
 
 void odb_interest_owe(struct odb_interests *interests, int fd) {
+    if (!*fd_bucket(interests, fd)) return;
     odb_lock_take(&interests->lock);
     owe(interests, fd, 5);
     odb_lock_drop(&interests->lock);

@@ -135,6 +135,12 @@ static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, v
     return (ssize_t)amount;
 }
 
+/* Bytes of a piece that a receive with MSG_TRUNC throws away; a span is not even fetched. */
+static ssize_t deliver_nothing(const struct odb_inbox *in, size_t room) {
+    size_t left = in->real > 0 ? in->real : in->head + in->span.length + in->tail - in->span_at;
+    return (ssize_t)(room < left ? room : left);
+}
+
 static void consume(struct odb_inbox *in, size_t amount) {
     if (in->real > 0) {
         in->begin += amount;
@@ -148,10 +154,22 @@ static void consume(struct odb_inbox *in, size_t amount) {
 /* One piece, or part of it. Same results as deliver_body. */
 static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun, int flags) {
     struct odb_inbox *in = &stream->in;
+    if (flags & MSG_TRUNC) return deliver_nothing(in, room);
     if (in->real > 0) return deliver_real(runtime, in, to, room);
     if (!in_body(in)) return deliver_edge(runtime, in, to, room);
-    if (flags & MSG_PEEK) return deliver_fetched(runtime, stream, to, 1);
     return deliver_body(runtime, stream, to, room, begun && !(flags & MSG_WAITALL));
+}
+
+/* MSG_PEEK: shows the bytes at hand and, behind them, the next ones of a span, which are fetched for that. Same results as deliver_body. */
+static ssize_t show(struct odb_runtime *runtime, struct odb_stream *stream, int fd, char *to, size_t room) {
+    struct odb_inbox *in = &stream->in;
+    ssize_t shown = 0, more;
+    odb_inbox_look_ahead(runtime, stream, fd);
+    if (in->real > 0) shown = deliver_real(runtime, in, to, room);
+    if (shown < 0 || (size_t)shown == room || !odb_inbox_has_span(in)) return shown;
+    more = in_body(in) ? deliver_fetched(runtime, stream, to + shown, 1) : 0;
+    if (more == 0) more = deliver_edge(runtime, in, to + shown, room - (size_t)shown);
+    return more > 0 ? shown + more : shown > 0 ? shown : more;
 }
 
 /* What to say when there is no piece: the error once, then the end. */
@@ -182,30 +200,31 @@ static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stre
             if (before + done > 0) break;
             return classic ? receive_classic(runtime, fd, to, room, flags) : no_piece(in);
         }
-        ssize_t got = deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
+        bool peek = flags & MSG_PEEK;
+        ssize_t got = peek ? show(runtime, stream, fd, to, room) : deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
         if (got < 0) {
             odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
             return before + done > 0 ? (ssize_t)done : no_piece(in);
         }
         if (got == 0 && before + done > 0) break;
-        if (flags & MSG_PEEK) {
-            if (got > 0) return got;
-            continue;
-        }
+        if (peek) return got;
         if (got > 0) consume(in, (size_t)got);
         done += (size_t)got;
     }
     return (ssize_t)done;
 }
 
-static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+/* Into what remains of the buffers behind their first `skip` bytes. */
+static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, size_t skip, int flags) {
     size_t done = 0;
     for (int i = 0; i < count; i++) {
-        if (iov[i].iov_len == 0) continue;
-        ssize_t got = receive_into(runtime, stream, fd, iov[i].iov_base, iov[i].iov_len, done, flags);
+        size_t gone = skip < iov[i].iov_len ? skip : iov[i].iov_len, room = iov[i].iov_len - gone;
+        skip -= gone;
+        if (room == 0) continue;
+        ssize_t got = receive_into(runtime, stream, fd, (char *)iov[i].iov_base + gone, room, done, flags);
         if (got < 0) return done > 0 ? (ssize_t)done : got;
         done += (size_t)got;
-        if ((size_t)got < iov[i].iov_len || (flags & MSG_PEEK)) break;
+        if ((size_t)got < room || (flags & MSG_PEEK)) break;
     }
     return (ssize_t)done;
 }
@@ -235,19 +254,16 @@ static size_t iov_length(const struct iovec *iov, int count) {
 
 ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
     size_t wanted = iov_length(iov, count), done = 0;
-    struct iovec rest;
     if (wanted == 0) return 0;
     for (;;) {
         odb_lock_take(&stream->in.lock);
-        ssize_t got = receive_now(runtime, stream, fd, iov, count, flags);
+        ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
         odb_lock_drop(&stream->in.lock);
         if (got > 0) done += (size_t)got;
-        bool more = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && got > 0 && done < wanted && count == 1;
+        bool more = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && got > 0 && done < wanted;
         if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;
         if (more) {
-            rest = (struct iovec){(char *)iov->iov_base + got, iov->iov_len - (size_t)got};
-            iov = &rest;
             if (!blocks(fd, flags)) return (ssize_t)done;
             if (odb_stream_readable(runtime, stream, fd)) continue;
         }
@@ -267,12 +283,21 @@ size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stre
     struct odb_inbox *in = &stream->in;
     odb_lock_take(&in->lock);
     odb_inbox_advance(runtime, stream, fd);
+    odb_inbox_look_ahead(runtime, stream, fd);
     size_t available = in->real;
-    if (in->real == 0 && odb_inbox_has_piece(in)) available = in->head + in->span.length + in->tail - in->span_at;
+    if (odb_inbox_has_span(in)) available += in->head + in->span.length + in->tail - in->span_at;
     int queued = 0;
     if (atomic_load(&in->mode) == ODB_IN_CLASSIC && odb_real.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0) available += (size_t)queued;
     odb_lock_drop(&in->lock);
     return available;
+}
+
+bool odb_stream_holds(struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    if (!odb_lock_try(&in->lock)) return true;
+    bool holds = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended;
+    odb_lock_drop(&in->lock);
+    return holds;
 }
 
 bool odb_stream_owes(struct odb_stream *stream) {

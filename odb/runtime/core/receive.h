@@ -14,6 +14,9 @@ bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream,
 /* Application bytes that are known to be there (FIONREAD). */
 size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
+/* Bytes have left the kernel that the application has not got yet. True also when another thread is receiving. */
+bool odb_stream_holds(struct odb_stream *stream);
+
 /* True when bytes may be owed to the application although the kernel will not report them again: something is parsed, or the kernel was not drained. */
 bool odb_stream_owes(struct odb_stream *stream);
 

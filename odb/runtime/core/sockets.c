@@ -150,6 +150,7 @@ bool odb_available(struct odb_runtime *runtime, int fd, int *bytes) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return false;
     size_t available = odb_stream_available(runtime, stream, fd);
+    if (available > 0) odb_interest_owe(&runtime->interests, fd); /* taken from the kernel, which no longer reports it */
     odb_fdtable_let_go(&runtime->fds, stream);
     *bytes = available > INT_MAX ? INT_MAX : (int)available;
     return true;

@@ -13,6 +13,13 @@ void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *s
     if (odb_stream_owes(stream)) odb_interest_owe(&runtime->interests, fd);
 }
 
+void odb_waiting_added(struct odb_runtime *runtime, int fd) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) return;
+    if (odb_stream_holds(stream)) odb_interest_owe(&runtime->interests, fd);
+    odb_fdtable_let_go(&runtime->fds, stream);
+}
+
 static bool readable(void *context, int fd) {
     struct odb_runtime *runtime = context;
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);

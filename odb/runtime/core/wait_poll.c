@@ -8,10 +8,13 @@
 
 #define READING (POLLIN | POLLRDNORM)
 
-/* 1: readable, 0: not, -1: the kernel is right. */
+/* 1: readable, 0: not, -1: the kernel is right. To find out, bytes are taken from the kernel, which then no longer reports them to whoever waits by epoll. */
 static int ask(struct odb_runtime *runtime, int fd) {
     bool stream = odb_fdtable_has(&runtime->fds, fd);
-    if (odb_waiting_readable(runtime, fd)) return 1;
+    if (odb_waiting_readable(runtime, fd)) {
+        if (stream) odb_interest_owe(&runtime->interests, fd);
+        return 1;
+    }
     return stream ? 0 : -1;
 }
 

@@ -24,4 +24,7 @@ bool odb_waiting_readable(struct odb_runtime *runtime, int fd);
 /* A receive on `fd` has ended: whoever waits for it by epoll must look again if more is owed. */
 void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
+/* `fd` has come under an epoll set's watch: what it owes already, the kernel will not report. */
+void odb_waiting_added(struct odb_runtime *runtime, int fd);
+
 #endif
