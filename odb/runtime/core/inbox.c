@@ -25,6 +25,7 @@ void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int
     stream->in.ended = true;
     stream->in.begin = stream->in.end = stream->in.real = 0;
     stream->in.has_span = false;
+    odb_wire_decoder_init(&stream->in.decoder, false); /* nothing is parsed any more, so nothing is cut: the error is told once */
 }
 
 static void become_classic(struct odb_runtime *runtime, struct odb_stream *stream) {
@@ -68,7 +69,12 @@ static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *d
     odb_real.free(in->edges);
     in->edges = NULL;
     if (in->head + in->tail > 0) in->edges = odb_real.malloc(in->head + in->tail);
-    return in->head + in->tail == 0 || in->edges;
+    bool held = in->head + in->tail == 0 || in->edges;
+    if (!held) {
+        in->has_span = false;
+        in->decoder.error = ODB_WIRE_BAD_LENGTH; /* the edges that follow have no place: the stream ends here, however far ahead this was found */
+    }
+    return held;
 }
 
 static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) {
@@ -77,7 +83,8 @@ static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) 
 }
 
 static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hint) {
-    struct odb_geometry geometry = {.buffer = hint->buffer_size, .offset = hint->page_offset % ODB_PAGE};
+    bool sane = hint->buffer_size >= 2 * ODB_PAGE; /* smaller buffers carry no windows: cutting payloads for them would only make more frames */
+    struct odb_geometry geometry = {.buffer = sane ? hint->buffer_size : 0, .offset = sane ? hint->page_offset % ODB_PAGE : 0};
     atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry), memory_order_relaxed);
 }
 

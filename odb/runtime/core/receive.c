@@ -259,6 +259,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         odb_lock_take(&stream->in.lock);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
+        if (got < 0 && got != -EAGAIN && done > 0) stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
         if (got > 0) done += (size_t)got;
         bool more = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && got > 0 && done < wanted;
