@@ -36,13 +36,13 @@ static ssize_t faulty_send(int fd, const void *buffer, size_t size, int flags) {
 }
 
 static ssize_t faulty_sendmsg(int fd, const struct msghdr *message, int flags) {
-    struct iovec iov[64];
+    struct iovec iov[128];
     struct msghdr shorter = *message;
     if (interrupted()) return -1;
     if (!world_faults.send_limited) return genuine.sendmsg(fd, message, flags);
     shorter.msg_iov = iov;
     shorter.msg_iovlen = 0;
-    for (size_t i = 0; i < message->msg_iovlen && i < 64 && world_faults.send_budget > 0; i++) {
+    for (size_t i = 0; i < message->msg_iovlen && i < 128 && world_faults.send_budget > 0; i++) {
         size_t length = message->msg_iov[i].iov_len;
         length = length < world_faults.send_budget ? length : world_faults.send_budget;
         iov[shorter.msg_iovlen++] = (struct iovec){message->msg_iov[i].iov_base, length};
