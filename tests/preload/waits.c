@@ -1,0 +1,181 @@
+/* waits.c: readiness tells the truth in application bytes: waits API.
+ *
+ * The server sends parts and waits, after each, for a word from the client, which reads in pieces far smaller than a part. So every byte must be announced without help
+ * from new packets, and what is announced must be there.
+ */
+#include "scene.h"
+
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+
+enum { SEED = 13, PIECE = 3000 };
+
+static const size_t parts[] = {1, 70000, 10, 8192, 0, 131072, 5};
+enum { PARTS = sizeof parts / sizeof parts[0] };
+
+static const char *api;
+
+static void serve(int listener) {
+    int fd = answer(listener);
+    size_t done = 0;
+    for (int i = 0; i < PARTS; i++) {
+        char *bytes = malloc(parts[i] + 1);
+        fill(bytes, parts[i], SEED, done);
+        send_all(fd, bytes, parts[i]);
+        done += parts[i];
+        free(bytes);
+        await(fd);
+    }
+    shutdown(fd, SHUT_WR);
+    await_end(fd);
+}
+
+static int set = -1;
+static size_t wakeups;
+
+static bool starts(const char *prefix) {
+    return strncmp(api, prefix, strlen(prefix)) == 0;
+}
+
+static uint32_t epoll_flags(void) {
+    return EPOLLIN | EPOLLRDHUP | (strstr(api, "edge") ? (uint32_t)EPOLLET : 0) |
+           (strstr(api, "oneshot") ? (uint32_t)EPOLLONESHOT : 0);
+}
+
+static void watch(int fd, int operation) {
+    struct epoll_event event = {.events = epoll_flags(), .data.u64 = strstr(api, "samedata") ? 0 : (uint64_t)fd};
+    must(keeping_errno(epoll_ctl(set, operation, fd, &event)) == 0);
+}
+
+static int wait_epoll(int timeout) {
+    struct epoll_event events[4];
+    int count =
+        strstr(api, "pwait2")
+            ? epoll_pwait2(set, events, 4,
+                           timeout < 0 ? NULL : &(struct timespec){timeout / 1000, timeout % 1000 * 1000000L}, NULL)
+        : strstr(api, "pwait") ? epoll_pwait(set, events, 4, timeout, &(sigset_t){0})
+                               : epoll_wait(set, events, 4, timeout);
+    must(count >= 0 && count <= 1);
+    if (count == 1) must((events[0].events & EPOLLIN) && !(events[0].events & (EPOLLERR | EPOLLHUP)));
+    return count;
+}
+
+static int wait_select(int fd, int timeout) {
+    fd_set in, out;
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    FD_SET(fd, &in);
+    struct timeval time = {timeout / 1000, timeout % 1000 * 1000};
+    struct timespec precise = {timeout / 1000, timeout % 1000 * 1000000L};
+    int count = starts("pselect") ? pselect(fd + 1, &in, &out, NULL, timeout < 0 ? NULL : &precise, NULL)
+                                  : select(fd + 1, &in, &out, NULL, timeout < 0 ? NULL : &time);
+    must(count >= 0 && (count == 1) == (FD_ISSET(fd, &in) != 0));
+    return count;
+}
+
+static int wait_poll(int fd, int timeout) {
+    struct pollfd entries[2] = {{.fd = -1, .events = POLLIN}, {.fd = fd, .events = POLLIN | POLLRDNORM}};
+    struct timespec precise = {timeout / 1000, timeout % 1000 * 1000000L};
+    int count = starts("ppoll") ? ppoll(entries, 2, timeout < 0 ? NULL : &precise, NULL) : poll(entries, 2, timeout);
+    must(count >= 0 && (count == 1) == ((entries[1].revents & POLLIN) != 0) && entries[0].revents == 0);
+    return count;
+}
+
+static int wait_for(int fd, int timeout) {
+    wakeups++;
+    if (starts("epoll")) return keeping_errno(wait_epoll(timeout));
+    if (starts("poll") || starts("ppoll")) return keeping_errno(wait_poll(fd, timeout));
+    must(starts("select") || starts("pselect"));
+    return keeping_errno(wait_select(fd, timeout));
+}
+
+/* Reads until `end` bytes are there. Level: one piece per wake-up. Edge and one-shot: as the interface demands, until nothing is left. */
+static size_t read_up_to(int fd, char *buffer, size_t done, size_t end) {
+    bool drain = strstr(api, "edge") != NULL;
+    while (done < end) {
+        must(wait_for(fd, -1) == 1);
+        do {
+            ssize_t got = recv(fd, buffer, PIECE, 0);
+            if (got < 0) {
+                must(errno == EAGAIN && drain);
+                break;
+            }
+            must(got > 0 && holds(buffer, (size_t)got, SEED, done));
+            done += (size_t)got;
+        } while (drain);
+        if (strstr(api, "oneshot")) {
+            must(wait_for(fd, 0) == 0);
+            watch(fd, EPOLL_CTL_MOD);
+        }
+    }
+    return done;
+}
+
+static void consume(uint16_t port) {
+    int fd = call_up(port);
+    char *buffer = malloc(PIECE);
+    size_t done = 0, end = 0;
+    must(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+    set = epoll_create1(0);
+    if (starts("epoll")) watch(fd, EPOLL_CTL_ADD);
+    for (int i = 0; i < PARTS; i++) {
+        end += parts[i];
+        done = read_up_to(fd, buffer, done, end);
+        must(done == end);
+        if (!strstr(api, "edge")) must(wait_for(fd, 20) == 0); /* nothing is owed: no wake-up */
+        tell(fd);
+    }
+    must(wait_for(fd, -1) == 1 && recv(fd, buffer, PIECE, 0) == 0);
+    say("%s: %zu bytes\n", api, done);
+    close(fd);
+    must(wakeups < 200);
+}
+
+/* What was received before the descriptor came under watch is owed as well. */
+static void consume_late(uint16_t port) {
+    int fd = call_up(port);
+    char *buffer = malloc(PIECE);
+    size_t done = 0, end = 0;
+    must(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+    for (int i = 0; i < PARTS; i++) {
+        end += parts[i];
+        if (end > done) {
+            must(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1) == 1);
+            must(recv(fd, buffer, 1, 0) == 1 && holds(buffer, 1, SEED, done++));
+        }
+        set = epoll_create1(EPOLL_CLOEXEC);
+        watch(fd, EPOLL_CTL_ADD);
+        done = read_up_to(fd, buffer, done, end);
+        must(i % 2 ? close(set) == 0 : (epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL) == 0 && close(set) == 0));
+        tell(fd);
+    }
+    say("%s: %zu bytes\n", api, done);
+    close(fd);
+}
+
+/* Whoever asks in another way takes nothing away from epoll. */
+static void consume_mixed(uint16_t port) {
+    int fd = call_up(port), queued = 0;
+    char *buffer = malloc(PIECE);
+    size_t done = 0, end = 0;
+    must(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+    set = epoll_create1(0);
+    watch(fd, EPOLL_CTL_ADD);
+    for (int i = 0; i < PARTS; i++) {
+        end += parts[i];
+        if (parts[i] > 0 && i % 3 == 0) must(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1) == 1);
+        while (parts[i] > 0 && i % 3 == 1 && queued <= 0) must(ioctl(fd, FIONREAD, &queued) == 0);
+        while (parts[i] > 0 && i % 3 == 2 && recv(fd, buffer, 1, MSG_PEEK) != 1) continue;
+        done = read_up_to(fd, buffer, done, end);
+        tell(fd);
+    }
+    say("%s: %zu bytes\n", api, done);
+    close(fd);
+}
+
+int main(int argc, char **argv) {
+    must(argc == 2);
+    api = argv[1];
+    return perform(serve, strstr(api, "late") ? consume_late : strstr(api, "mixed") ? consume_mixed : consume);
+}
