@@ -5,6 +5,7 @@ Everything that can go wrong is said here, before exec; inside the program the l
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
@@ -110,6 +111,22 @@ def check_library(library: Path, options: Path | None = None) -> None:
             f"{library}: built for another kind of machine; build it on this one with `make setup`."
         )
     _probe(library, options)
+    if options is not None:
+        _check_options(library, options)
+
+
+def _check_options(library: Path, options: Path) -> None:
+    """Ask the library itself whether it takes the option file: it may be older or newer than this package."""
+    line: int = ctypes.CDLL(str(library)).odb_check_options(str(options).encode())
+    if line == 0:
+        return
+    if line < 0:
+        raise LibraryError(f"{options}: the library cannot read its option file; check the permissions on the way to it.")
+    text = options.read_text().splitlines()[line - 1]
+    raise LibraryError(
+        f"{library}: this library does not take {text!r}: it was built from another version than this package; "
+        "run `make setup`, or name the right one with --library FILE."
+    )
 
 
 def _probe(library: Path, options: Path | None) -> None:

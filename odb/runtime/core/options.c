@@ -118,8 +118,8 @@ static char *trim(char *text) {
     return text;
 }
 
-bool odb_options_parse(struct odb_options *options, char *text) {
-    while (*text) {
+int odb_options_parse(struct odb_options *options, char *text) {
+    for (int number = 1; *text; number++) {
         char *line = text;
         size_t length = strcspn(text, "\n");
         text += length + (text[length] == '\n');
@@ -127,9 +127,9 @@ bool odb_options_parse(struct odb_options *options, char *text) {
         line = trim(line);
         if (*line == '\0' || *line == '#') continue;
         char *equals = strchr(line, '=');
-        if (!equals) return false;
+        if (!equals) return number;
         *equals = '\0';
-        if (!odb_options_set(options, trim(line), trim(equals + 1))) return false;
+        if (!odb_options_set(options, trim(line), trim(equals + 1))) return number;
     }
-    return true;
+    return 0;
 }

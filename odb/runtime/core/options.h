@@ -41,7 +41,7 @@ void odb_options_default(struct odb_options *options);
 /* Sets one option from text; false for an unknown key or a bad value (the option keeps its value). */
 bool odb_options_set(struct odb_options *options, const char *key, const char *value);
 
-/* Applies "key = value" lines; blank lines and lines that begin with '#' are skipped. `text` is modified. False at the first bad line. */
-bool odb_options_parse(struct odb_options *options, char *text);
+/* Applies "key = value" lines; blank lines and lines that begin with '#' are skipped. `text` is modified. 0, or the number of the first bad line. */
+int odb_options_parse(struct odb_options *options, char *text);
 
 #endif

@@ -32,7 +32,11 @@ static bool can_serve(struct odb_runtime *runtime) {
 
 bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length, struct odb_span *span) {
     if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !can_serve(runtime)) return false;
-    return captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span)) && locate_origin(runtime, stream, fd, span);
+    if (!locate_origin(runtime, stream, fd, span)) return false;
+    struct odb_origin_address origin = span->origin;
+    bool done = captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span));
+    span->origin = origin;
+    return done;
 }
 
 enum capture_memory { TAKEN, LEFT, NO_ROOM };
@@ -42,8 +46,11 @@ static enum capture_memory capture_memory(struct odb_runtime *runtime, struct od
     struct pollfd room = {.fd = fd, .events = POLLOUT};
     if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min || !can_serve(runtime)) return LEFT;
     if (odb_real.poll(&room, 1, 0) == 0) return NO_ROOM;
-    if (!captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span))) return LEFT;
-    return locate_origin(runtime, stream, fd, span) ? TAKEN : LEFT;
+    if (!locate_origin(runtime, stream, fd, span)) return LEFT;
+    struct odb_origin_address origin = span->origin;
+    bool done = captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span));
+    span->origin = origin;
+    return done ? TAKEN : LEFT;
 }
 
 /* Adds a piece; a span that continues the one before is merged into it. False when there is no room. */

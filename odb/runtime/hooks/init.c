@@ -1,6 +1,7 @@
 /* init.c: the library's life in a process: reads the options, builds the runtime, follows fork, drains at exit. The only file that keeps the runtime's address and
  * reads the environment. */
 #include "hooks/hook.h"
+#include "include/odb.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,19 +16,24 @@ void odb_hook_load(void) {
     odb_real_load();
 }
 
-/* False: no file, or one that does not parse; the process stays classic. */
-static bool read_options(struct odb_options *options) {
+/* 0; the number of the first line that this library does not take; or -1 for no file. The options are then not to be used. */
+static int read_options(struct odb_options *options, const char *path) {
     static char text[OPTIONS_MAX];
-    const char *path = getenv("ODB_OPTIONS");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd < 0) return false;
+    if (fd < 0) return -1;
     size_t length = 0;
     ssize_t got;
     while (length < OPTIONS_MAX - 1 && (got = odb_real.read(fd, text + length, OPTIONS_MAX - 1 - length)) > 0) length += (size_t)got;
     odb_real.close(fd);
     text[length] = '\0';
     odb_options_default(options);
-    return length > 0 && odb_options_parse(options, text);
+    return length > 0 ? odb_options_parse(options, text) : -1;
+}
+
+ODB_API int odb_check_options(const char *path) {
+    static struct odb_options scratch;
+    if (!odb_real.read) odb_real_load();
+    return read_options(&scratch, path);
 }
 
 static void before_fork(void) {
@@ -44,7 +50,7 @@ static void after_fork_child(void) {
 
 __attribute__((constructor(101))) static void start(void) {
     int saved = errno;
-    if (odb_real_load() && read_options(&runtime.options) && (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) &&
+    if (odb_real_load() && read_options(&runtime.options, getenv("ODB_OPTIONS")) == 0 && (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) &&
         odb_runtime_init(&runtime)) {
         pthread_atfork(before_fork, after_fork_parent, after_fork_child);
         odb_hook_runtime = &runtime;
