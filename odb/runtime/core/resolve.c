@@ -30,8 +30,15 @@ static bool can_serve(struct odb_runtime *runtime) {
     return odb_origin_start(&runtime->origin, &runtime->options, &runtime->stats, &runtime->store, &runtime->driver);
 }
 
+/* A descriptor that can write is that of a file still in the making, as a proxy's temporary file is: it grows between being announced and being fetched, and
+ * a payload whose file has changed is refused. Such a range travels as memory does. */
+static bool is_settled(int file) {
+    int flags = odb_real.fcntl(file, F_GETFL);
+    return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY;
+}
+
 bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length, struct odb_span *span) {
-    if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !can_serve(runtime)) return false;
+    if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !is_settled(file) || !can_serve(runtime)) return false;
     if (!locate_origin(runtime, stream, fd, span)) return false;
     struct odb_origin_address origin = span->origin;
     bool done = captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span));
