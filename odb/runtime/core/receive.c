@@ -76,12 +76,15 @@ static ssize_t deliver_exact(struct odb_runtime *runtime, struct odb_stream *str
     return error ? error : (ssize_t)amount;
 }
 
-/* Fetches the next `amount` body bytes now instead of mapping them: into the application's buffer when that is worth a fetch of its own, else a larger
- * piece into the head. Returns delivered bytes, 0 when they are in the head now, or a negative errno. */
+/* Fetches the next `amount` body bytes now instead of mapping them: into the application's buffer, or, from the second small piece in a row on, a larger
+ * one into the head (a single small piece is what is left of a buffer behind a header). Returns delivered bytes, 0 when they are in the head now, or a
+ * negative errno. */
 static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
     struct odb_inbox *in = &stream->in;
     size_t left = in->span.length - (in->span_at - in->head);
-    if (amount < ODB_PAGE && amount < left) {
+    bool small = amount < ODB_PAGE && amount < left, again = small && in->small;
+    in->small = small;
+    if (again) {
         rebase(in);
         return pull(runtime, stream, left < READ_AHEAD ? left : READ_AHEAD);
     }
@@ -111,7 +114,10 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     if (first > start) return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */
     struct odb_span part = odb_span_part(&in->span, at, last - first);
     if (!odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) return -EACCES;
-    if (odb_windows_map(&runtime->windows, to, last - first, &part) == 0) return (ssize_t)(last - first);
+    if (odb_windows_map(&runtime->windows, to, last - first, &part) == 0) {
+        in->small = false;
+        return (ssize_t)(last - first);
+    }
     odb_count(&runtime->stats, ODB_STAT_fallback_guard_failed, 1);
     return deliver_fetched(runtime, stream, to, amount);
 }
@@ -167,6 +173,7 @@ static ssize_t show(struct odb_runtime *runtime, struct odb_stream *stream, int 
     odb_inbox_look_ahead(runtime, stream, fd);
     if (in->real > 0) shown = deliver_real(runtime, in, to, room);
     if (shown < 0 || (size_t)shown == room || !odb_inbox_has_span(in)) return shown;
+    in->small = true; /* who peeks comes back for more */
     more = in_body(in) ? deliver_fetched(runtime, stream, to + shown, 1) : 0;
     if (more == 0) more = deliver_edge(runtime, in, to + shown, room - (size_t)shown);
     return more > 0 ? shown + more : shown > 0 ? shown : more;

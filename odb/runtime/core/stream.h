@@ -39,6 +39,7 @@ struct odb_inbox {
     size_t head, tail;   /* its real bytes, in `edges` */
     size_t edges_filled; /* head + tail bytes that have arrived; deliverable when complete */
     uint8_t *edges;      /* head bytes, then tail bytes */
+    bool small;          /* the application's last piece of a body held less than a page */
     struct odb_span span;
     _Atomic bool drained; /* the kernel had nothing more when last asked, and has reported nothing since */
     bool ended;           /* end of stream seen */
