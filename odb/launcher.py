@@ -117,7 +117,11 @@ def check_library(library: Path, options: Path | None = None) -> None:
 
 def _check_options(library: Path, options: Path) -> None:
     """Ask the library itself whether it takes the option file: it may be older or newer than this package."""
-    line: int = ctypes.CDLL(str(library)).odb_check_options(str(options).encode())
+    try:
+        check = ctypes.CDLL(str(library)).odb_check_options
+    except (OSError, AttributeError) as error:
+        raise LibraryError(f"{library}: this is no libodb.so, or a very old one; build it with `make setup`.") from error
+    line: int = check(str(options).encode())
     if line == 0:
         return
     if line < 0:

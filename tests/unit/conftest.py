@@ -28,5 +28,6 @@ def compile_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def harmless(compile_c: Callable[..., Path]) -> Path:
-    """A library that can be preloaded and does nothing."""
-    return compile_c("libharmless.so", "int odb_test_nothing(void) { return 0; }", "-shared", "-fPIC")
+    """A library that can be preloaded, takes every option file and does nothing."""
+    source = "int odb_check_options(const char *path) { return path == 0; }"
+    return compile_c("libharmless.so", source, "-shared", "-fPIC")
