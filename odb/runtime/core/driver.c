@@ -85,9 +85,9 @@ static bool spawn(struct odb_driver *driver) {
     pthread_attr_setstacksize(&attributes, 256 * 1024);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    odb_real.pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = odb_real.pthread_create(&thread, &attributes, run, driver);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    odb_real.pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return error == 0;
 }

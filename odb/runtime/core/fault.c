@@ -1,6 +1,7 @@
 /* fault.c: serves touches of guarded memory. */
 #include "core/fault.h"
 
+#include "core/masks.h"
 #include "os/lock.h"
 #include "os/real.h"
 
@@ -26,7 +27,25 @@ static void give_to_default(const siginfo_t *info) {
     if (is_sent(info)) raise(SIGSEGV);            /* delivered when this handler returns */
 }
 
+/* The application's handler runs with its own mask, but SIGSEGV stays open: the handler may touch a window. (If it faults by its own mistake it is called again.) */
+static void call_handler(const struct sigaction *action, int number, siginfo_t *info, void *context) {
+    sigset_t mask = action->sa_mask, segv, before;
+    sigdelset(&mask, SIGSEGV);
+    sigemptyset(&segv);
+    sigaddset(&segv, SIGSEGV);
+    odb_real.pthread_sigmask(SIG_BLOCK, &mask, &before);
+    odb_real.pthread_sigmask(SIG_UNBLOCK, &segv, NULL);
+    if (action->sa_flags & SA_SIGINFO) action->sa_sigaction(number, info, context);
+    else action->sa_handler(number);
+    odb_real.pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static void give_to_application(int number, siginfo_t *info, void *context) {
+    if (odb_mask_wished()) { /* as the kernel does with a blocked signal: one that was sent waits, one that an instruction has caused is fatal */
+        if (is_sent(info)) odb_mask_postpone();
+        else give_to_default(info);
+        return;
+    }
     odb_lock_take(&fault.lock);
     struct sigaction action = fault.application;
     if (action.sa_flags & (int)SA_RESETHAND) fault.application = (struct sigaction){.sa_handler = SIG_DFL};
@@ -35,18 +54,7 @@ static void give_to_application(int number, siginfo_t *info, void *context) {
         if (action.sa_handler == SIG_DFL || !is_sent(info)) give_to_default(info);
         return;
     }
-    sigset_t mask = action.sa_mask, before;
-    if (!(action.sa_flags & SA_NODEFER)) sigaddset(&mask, SIGSEGV);
-    pthread_sigmask(SIG_BLOCK, &mask, &before);
-    if (action.sa_flags & SA_NODEFER) {
-        sigset_t self;
-        sigemptyset(&self);
-        sigaddset(&self, SIGSEGV);
-        pthread_sigmask(SIG_UNBLOCK, &self, NULL);
-    }
-    if (action.sa_flags & SA_SIGINFO) action.sa_sigaction(number, info, context);
-    else action.sa_handler(number);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    call_handler(&action, number, info, context);
 }
 
 static void handle(int number, siginfo_t *info, void *context) {
@@ -67,11 +75,36 @@ void odb_fault_install(struct odb_windows *windows) {
     struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     fault.windows = windows;
+    odb_masks_install();
     odb_real.sigaction(SIGSEGV, &action, &fault.application);
 }
 
+bool odb_fault_installed(void) {
+    return fault.windows != NULL;
+}
+
+/* Which signals' handlers the application wants to run with SIGSEGV blocked: read back to it, never done. */
+static _Atomic bool in_mask[NSIG];
+
+static int set_other(int number, const struct sigaction *action, struct sigaction *old) {
+    struct sigaction open;
+    if (number <= 0 || number >= NSIG) return odb_real.sigaction(number, action, old);
+    bool named = action && sigismember(&action->sa_mask, SIGSEGV) == 1, before = atomic_load(&in_mask[number]);
+    if (named) {
+        open = *action;
+        sigdelset(&open.sa_mask, SIGSEGV);
+        action = &open;
+    }
+    int result = odb_real.sigaction(number, action, old);
+    if (result != 0) return result;
+    if (old && before) sigaddset(&old->sa_mask, SIGSEGV);
+    if (action) atomic_store(&in_mask[number], named);
+    return 0;
+}
+
 int odb_sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    if (number != SIGSEGV || !fault.windows) return odb_real.sigaction(number, action, old);
+    if (!fault.windows) return odb_real.sigaction(number, action, old);
+    if (number != SIGSEGV) return set_other(number, action, old);
     odb_lock_take(&fault.lock);
     struct sigaction before = fault.application;
     if (action) fault.application = *action;
@@ -80,10 +113,12 @@ int odb_sigaction(int number, const struct sigaction *action, struct sigaction *
     return 0;
 }
 
-sighandler_t odb_signal(int number, sighandler_t handler) {
-    if (number != SIGSEGV || !fault.windows) return odb_real.signal(number, handler);
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
+sighandler_t odb_signal_with(int number, sighandler_t handler, int flags) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags}, old;
     sigemptyset(&action.sa_mask);
-    odb_sigaction(number, &action, &old);
-    return old.sa_handler;
+    return odb_sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+}
+
+sighandler_t odb_signal(int number, sighandler_t handler) {
+    return number == SIGSEGV && fault.windows ? odb_signal_with(number, handler, SA_RESTART) : odb_real.signal(number, handler);
 }

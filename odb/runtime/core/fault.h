@@ -13,8 +13,13 @@
 /* Installs the handler. `windows` is kept. */
 void odb_fault_install(struct odb_windows *windows);
 
+/* True once it is installed: SIGSEGV and the masks are ours. */
+bool odb_fault_installed(void);
+
 /* sigaction and signal as the application sees them. */
 int odb_sigaction(int number, const struct sigaction *action, struct sigaction *old);
 sighandler_t odb_signal(int number, sighandler_t handler);
+/* The old relatives of signal, which differ in `flags` (SA_*). */
+sighandler_t odb_signal_with(int number, sighandler_t handler, int flags);
 
 #endif

@@ -10,6 +10,13 @@
 
 #define ODB_EXPORT __attribute__((visibility("default")))
 
+/* One more exported name for a hook of the same file, as libc has them. */
+#if __has_attribute(copy)
+#define ODB_ALIAS(name, other) ODB_EXPORT extern __typeof__(name) other __attribute__((alias(#name), copy(name)))
+#else
+#define ODB_ALIAS(name, other) ODB_EXPORT extern __typeof__(name) other __attribute__((alias(#name)))
+#endif
+
 extern struct odb_runtime *odb_hook_runtime; /* null: classic */
 
 /* The first call of a process may come before our constructor. */

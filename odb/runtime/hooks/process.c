@@ -1,19 +1,29 @@
-/* process.c: hooks of signals and threads. */
-#include "core/fault.h"
+/* process.c: hook of thread creation. */
+#include "core/masks.h"
 
 #include "hooks/hook.h"
 
-ODB_EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    return odb_enter() ? odb_sigaction(number, action, old) : odb_real.sigaction(number, action, old);
-}
+struct beginning {
+    void *(*start)(void *);
+    void *argument;
+};
 
-ODB_EXPORT sighandler_t signal(int number, sighandler_t handler) {
-    return odb_enter() ? odb_signal(number, handler) : odb_real.signal(number, handler);
+/* For a thread whose creator believes that SIGSEGV is blocked: it believes so too. */
+static void *begin(void *argument) {
+    struct beginning beginning = *(struct beginning *)argument;
+    odb_real.free(argument);
+    odb_mask_inherit(true);
+    return beginning.start(beginning.argument);
 }
 
 /* From the second thread on, fetched content has to appear in one step. */
 ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
     struct odb_runtime *runtime = odb_enter();
     if (runtime) atomic_store(&runtime->windows.threads, true);
-    return odb_real.pthread_create(thread, attributes, start, argument);
+    struct beginning *beginning = runtime && odb_mask_wished() ? odb_real.malloc(sizeof *beginning) : NULL;
+    if (!beginning) return odb_real.pthread_create(thread, attributes, start, argument);
+    *beginning = (struct beginning){start, argument};
+    int error = odb_real.pthread_create(thread, attributes, begin, beginning);
+    if (error) odb_real.free(beginning);
+    return error;
 }

@@ -1,4 +1,5 @@
 /* waiting.c: hooks of epoll, poll and select. */
+#include "core/masks.h"
 #include "core/waiting.h"
 
 #include "hooks/hook.h"
@@ -32,6 +33,8 @@ ODB_EXPORT int epoll_wait(int set, struct epoll_event *events, int count, int ti
 
 ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int timeout, const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
+    sigset_t copy;
+    mask = odb_mask_without(mask, &copy);
     struct timespec time;
     if (idle(runtime)) return odb_real.epoll_pwait(set, events, count, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_epoll_wait(runtime, set, events, count, from_ms(timeout, &time), mask));
@@ -39,6 +42,8 @@ ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int t
 
 ODB_EXPORT int epoll_pwait2(int set, struct epoll_event *events, int count, const struct timespec *timeout, const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
+    sigset_t copy;
+    mask = odb_mask_without(mask, &copy);
     if (!odb_real.epoll_pwait2) {
         errno = ENOSYS;
         return -1;
@@ -63,12 +68,16 @@ ODB_EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t 
 
 ODB_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
+    sigset_t copy;
+    mask = odb_mask_without(mask, &copy);
     if (idle(runtime)) return odb_real.ppoll(fds, count, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_poll(runtime, fds, count, timeout, mask));
 }
 
 ODB_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t room) {
     struct odb_runtime *runtime = odb_enter();
+    sigset_t copy;
+    mask = odb_mask_without(mask, &copy);
     if (idle(runtime) || count > room / sizeof *fds) return odb_real.__ppoll_chk(fds, count, timeout, mask, room);
     return ODB_KEEPING_ERRNO(odb_poll(runtime, fds, count, timeout, mask));
 }
@@ -87,6 +96,8 @@ ODB_EXPORT int select(int count, fd_set *in, fd_set *out, fd_set *except, struct
 
 ODB_EXPORT int pselect(int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
+    sigset_t copy;
+    mask = odb_mask_without(mask, &copy);
     if (idle(runtime) || count < 0 || count > FD_SETSIZE) return odb_real.pselect(count, in, out, except, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_select(runtime, count, in, out, except, timeout, mask, NULL));
 }
