@@ -1,4 +1,7 @@
-"""Fixtures of the end-to-end tests: the files that a BE serves, and chains of nginx. Tests marked `soak` run only with `-m soak`."""
+"""Fixtures of the end-to-end tests: the files that a BE serves, and chains of nginx.
+
+Tests marked `soak` run only with `-m soak`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ import pytest
 from tests.e2e.chain import Chain, Settings, missing_tools
 
 SIZES = (0, 1, 4095, 4096, 8191, 8192, 16384, 65536, 100000, 262144, 1048576, 5000001)
+
+EVERYWHERE = Settings()
 
 MakeChain = Callable[..., Chain]
 
@@ -42,10 +47,10 @@ def _open_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def files() -> Iterator[dict[str, bytes]]:
+def files() -> dict[str, bytes]:
     """path -> content of what a BE serves: /<size>.bin, pseudo-random and the same in every run."""
     numbers = random.Random(20240)
-    yield {f"/{size}.bin": numbers.randbytes(size) for size in SIZES}
+    return {f"/{size}.bin": numbers.randbytes(size) for size in SIZES}
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
@@ -91,7 +96,7 @@ def make_chain(library: Path, content: Path) -> Iterator[MakeChain]:
     with ExitStack() as stack:
 
         def make(
-            settings: Settings = Settings(), *, content: Path = content, origin_port: int | None = None
+            settings: Settings = EVERYWHERE, *, content: Path = content, origin_port: int | None = None
         ) -> Chain:
             folders.append(_open_folder())
             chain = Chain(settings, folders[-1], library, content, origin_port=origin_port)
