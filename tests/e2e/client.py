@@ -94,6 +94,11 @@ class Connection:
             return Answer(status, headers, bytes(body), f"malformed: {error}")
         return Answer(status, headers, bytes(body))
 
+    def answer_behind(self, start: bytes) -> Answer:
+        """As answer(), when `start` has been read from the socket by other means."""
+        self._have[:0] = start
+        return self.answer()
+
     def at_end(self) -> bool:
         """True when the server has closed the connection and nothing came behind what was read."""
         try:
