@@ -65,13 +65,15 @@ static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, i
     return used;
 }
 
-/* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span cannot. False: no room for all of it. */
-static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver, const struct odb_piece *piece) {
+/* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span cannot. In the last frame that there is room for, `reserve` being
+ * kept for others, goes all that is left, uncut: what has been captured must be announced now, or the next turn would capture it again. False: not even so. */
+static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver, const struct odb_piece *piece, int reserve) {
     size_t done = 0;
     while (done < piece->length && !odb_frames_full(frames)) {
         size_t left = piece->length - done;
         struct odb_cut cut = {.body = left < ODB_BODY_MAX ? left : ODB_BODY_MAX};
-        const char *at = piece->bytes ? (const char *)piece->bytes + done : NULL;
+        bool last = frames->count + reserve >= ODB_FRAMES - 1;
+        const char *at = piece->bytes && !last ? (const char *)piece->bytes + done : NULL;
         if (at) cut = odb_strategy_cut(options, receiver, left);
         struct odb_span span = odb_span_part(&piece->span, done, cut.head + cut.body + cut.tail);
         odb_frames_add_span(frames, &span, &cut, at, at ? at + cut.head + cut.body : NULL);
@@ -85,6 +87,6 @@ void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *
     bool cut = false;
     for (int i = 0; i < count && !cut && !odb_frames_full(frames);) {
         if (!pieces[i].is_span) i += add_real(frames, pieces + i, count - i, &cut);
-        else cut = !add_span_piece(frames, options, receiver, &pieces[i++]);
+        else cut = !add_span_piece(frames, options, receiver, &pieces[i], count - i - 1), i++;
     }
 }

@@ -8,7 +8,7 @@
 #include "core/resolve.h"
 #include "core/strategy.h"
 
-enum { ODB_FRAMES = 16, ODB_PIECES = 24, ODB_FRAME_IOVS = ODB_FRAMES * 3 + ODB_PIECES };
+enum { ODB_FRAMES = 16, ODB_FRAME_IOVS = ODB_FRAMES * 4 }; /* three for a descriptor and its edges, and one for every piece of bytes */
 
 #define ODB_REAL_MAX ((size_t)256 << 10) /* application bytes of one REAL frame: about the most that is ever parked */
 

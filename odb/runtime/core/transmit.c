@@ -107,8 +107,9 @@ struct memory_turn {
 
 static bool fill_from_memory(void *context, struct odb_frames *frames, const struct odb_geometry *receiver) {
     struct memory_turn *turn = context;
-    struct odb_piece pieces[ODB_PIECES];
-    int made = odb_resolve(turn->runtime, turn->stream, turn->fd, turn->iov, turn->count, pieces, ODB_PIECES);
+    struct odb_piece pieces[ODB_FRAMES];
+    int room = ODB_FRAMES - frames->count; /* a frame for every piece, so that nothing is captured and then not announced */
+    int made = odb_resolve(turn->runtime, turn->stream, turn->fd, turn->iov, turn->count, pieces, room);
     odb_frames_add_pieces(frames, &turn->runtime->options, receiver, pieces, made);
     return made > 0;
 }
