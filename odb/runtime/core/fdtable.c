@@ -82,6 +82,8 @@ void odb_fdtable_set(struct odb_fdtable *table, int fd, struct odb_stream *strea
         if (stream) odb_fdtable_let_go(table, stream);
         return;
     }
+    int highest = atomic_load(&table->highest);
+    while (stream && fd > highest && !atomic_compare_exchange_weak(&table->highest, &highest, fd)) continue;
     struct odb_stream *old = atomic_exchange(&table->slots[fd].stream, stream);
     if (old) odb_fdtable_let_go(table, old);
 }

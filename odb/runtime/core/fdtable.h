@@ -21,6 +21,7 @@ struct odb_fdtable {
     struct odb_fd *slots; /* reserved, touched where used */
     struct odb_lock lock;
     struct odb_stream *free;
+    _Atomic int highest;    /* no slot above it has ever held a stream */
     _Atomic size_t streams; /* in use; 0 lets every hook take its shortest way */
     struct odb_outboxes outboxes;
 };

@@ -2,6 +2,7 @@
 #include "core/sockets.h"
 
 #include "core/receive.h"
+#include "core/sockopt.h"
 #include "core/transmit.h"
 #include "os/fds.h"
 #include "os/real.h"
@@ -29,7 +30,7 @@ static bool listens_for_odb(struct odb_runtime *runtime, int fd) {
 static bool is_stream_socket(int fd) {
     int type = 0;
     socklen_t size = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+    return odb_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
 static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode out, const struct sockaddr *peer) {
@@ -42,6 +43,7 @@ static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode o
     }
     atomic_store(&stream->out_mode, out);
     odb_address_from(peer, stream->peer, &port);
+    odb_sockopt_adopt(runtime, stream, fd);
     odb_fdtable_set(&runtime->fds, fd, stream);
 }
 
@@ -64,7 +66,8 @@ int odb_connect(struct odb_runtime *runtime, int fd, const struct sockaddr *addr
     uint8_t peer[16];
     uint16_t port;
     bool ruled = runtime->options.connect.count > 0 && address && length >= sizeof(sa_family_t) && odb_address_from(address, peer, &port) &&
-                 odb_rules_match(&runtime->options.connect, peer, port) && !odb_fdtable_has(&runtime->fds, fd) && is_stream_socket(fd);
+                 odb_rules_match(&runtime->options.connect, peer, port) && !odb_fdtable_has(&runtime->fds, fd) && is_stream_socket(fd) &&
+                 !odb_sockopt_wants_classic(runtime, fd);
     int saved = errno, result = odb_real.connect(fd, address, length);
     if (!ruled || (result < 0 && errno != EINPROGRESS && errno != EINTR)) return result;
     int error = errno;
@@ -83,8 +86,7 @@ int odb_shutdown(struct odb_runtime *runtime, int fd, int how) {
     return error ? -1 : 0;
 }
 
-/* Everything we know about a descriptor number that is about to mean something else. */
-static void forget(struct odb_runtime *runtime, int fd) {
+void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd < 0) return;
     odb_interest_close(&runtime->interests, fd);
     odb_fdtable_clear(&runtime->fds, fd);
@@ -96,7 +98,7 @@ int odb_close(struct odb_runtime *runtime, int fd) {
         errno = EBADF;
         return -1;
     }
-    forget(runtime, fd);
+    odb_forget_descriptor(runtime, fd);
     return odb_real.close(fd);
 }
 
@@ -113,7 +115,7 @@ int odb_close_range(struct odb_runtime *runtime, unsigned first, unsigned last, 
     bool closes = !((unsigned)flags & CLOSE_RANGE_CLOEXEC);
     for (unsigned fd = first; fd <= top; fd++) {
         if (!odb_fds_is_internal((int)fd)) {
-            if (closes) forget(runtime, (int)fd);
+            if (closes) odb_forget_descriptor(runtime, (int)fd);
             continue;
         }
         if (begin < fd && close_run(begin, fd - 1, flags) != 0) return -1;

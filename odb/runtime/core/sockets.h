@@ -13,6 +13,9 @@ int odb_close(struct odb_runtime *runtime, int fd);
 int odb_close_range(struct odb_runtime *runtime, unsigned first, unsigned last, int flags);
 int odb_dup2(struct odb_runtime *runtime, int from, int to, int flags);
 
+/* Everything known about a descriptor number that has come to mean something else. */
+void odb_forget_descriptor(struct odb_runtime *runtime, int fd);
+
 /* After a successful dup or fcntl(F_DUPFD): `to` stands for what `from` stands for. Returns `to`. */
 int odb_duplicated(struct odb_runtime *runtime, int from, int to);
 

@@ -1,5 +1,6 @@
 /* init.c: the library's life in a process: reads the options, builds the runtime, follows fork, drains at exit. The only file that keeps the runtime's address and
  * reads the environment. */
+#include "core/handover.h"
 #include "hooks/hook.h"
 #include "include/odb.h"
 
@@ -54,6 +55,7 @@ __attribute__((constructor(101))) static void start(void) {
         odb_runtime_init(&runtime)) {
         pthread_atfork(before_fork, after_fork_parent, after_fork_child);
         odb_hook_runtime = &runtime;
+        if (runtime.options.mode != ODB_MODE_OFF) odb_handover_take_inherited(&runtime);
     }
     errno = saved;
 }

@@ -1,4 +1,5 @@
 /* transfer.c: hooks of the calls that move data through sockets and pipes. */
+#include "core/handover.h"
 #include "core/transfer.h"
 
 #include "hooks/hook.h"
@@ -68,8 +69,13 @@ ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
 
 ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.recvmsg(fd, message, flags);
-    return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL));
+    bool control = runtime && message->msg_control && message->msg_controllen > 0;
+    if (!runtime || message->msg_iovlen > IOV_MAX || (!control && !odb_transfer_matters(runtime, fd))) return odb_real.recvmsg(fd, message, flags);
+    int saved = errno;
+    ssize_t got = odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL);
+    if (got >= 0 && control) odb_handover_after_receive(runtime, message);
+    if (got >= 0) errno = saved;
+    return got;
 }
 
 /* For descriptors that are no streams: only guarded memory concerns us. */
@@ -128,6 +134,9 @@ ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
 
 ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     struct odb_runtime *runtime = odb_enter();
+    int saved = errno;
+    if (runtime && message->msg_control && message->msg_controllen > 0) odb_handover_before_send(runtime, message);
+    errno = saved;
     if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.sendmsg(fd, message, flags);
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, message, flags, ODB_SOCKET_CALL));
 }
