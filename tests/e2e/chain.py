@@ -27,6 +27,7 @@ TIERS = ("fe", "is", "be")
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
 BIND_TRIES = 3
+PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 _TEMPLATE = """\
 {main}
@@ -218,7 +219,9 @@ class Tier:
         return {**options, **self.settings.options}
 
     def _launch(self, port: int, daemon: bool) -> bool:
-        command = ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+        nginx = shutil.which("nginx", path=PROGRAMS)  # a whole path: a binary upgrade does not search
+        assert nginx is not None
+        command = [nginx, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         if self.has_library:
             command = [*odb_run(self.library, self.folder, self.options(port)), *command]
         with (self.folder / "output").open("wb") as output:
@@ -437,4 +440,4 @@ class Chain:
 
 def missing_tools(*names: str) -> str | None:
     """The first of these programs that is not installed."""
-    return next((name for name in names if shutil.which(name) is None), None)
+    return next((name for name in names if shutil.which(name, path=PROGRAMS) is None), None)
