@@ -229,6 +229,7 @@ static inline UNUSED int perform(void (*server)(int listener), void (*client)(ui
     alarm(PATIENCE);
     if (child == 0) {
         scene.role = "server";
+        scene.report = pipes[1];
         close(pipes[0]);
         server(listener);
         write_whole(pipes[1], &(struct report){scene.used}, sizeof(struct report));
