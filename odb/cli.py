@@ -1,4 +1,4 @@
-"""The command `odb`: run | stat | doctor | options. The one place where errors become sentences and exit codes.
+"""The command `odb`: run | serve | stat | doctor | options. The one place where errors become sentences and exit codes.
 
 `odb run` imports nothing that it does not need; what draws tables is imported by the commands that draw.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from odb import __version__
 from odb.config import Config, load
 from odb.errors import EXIT_ENVIRONMENT, EXIT_FINE, EXIT_INTERRUPTED, OdbError, UsageError
+from odb.servers import arguments as serve_arguments
 
 _RUN = """\
 examples:
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "cmd", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="the program and its arguments"
     )
+
+    serve = _command(
+        commands, "serve", "be a test server: FE, IS or BE of a chain", serve_arguments.SERVE, _serve
+    )
+    serve_arguments.add_roles(serve)
 
     stat = _command(commands, "stat", "show live statistics of running processes", _STAT, _stat)
     stat.add_argument("--json", action="store_true", help="print one JSON object")
@@ -166,6 +172,12 @@ def _run(parsed: argparse.Namespace) -> int:
     sys.stdout.flush()
     launcher.execute(launch)
     return EXIT_ENVIRONMENT
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from odb.servers import command
+
+    return command.run(parsed)
 
 
 def _stat(parsed: argparse.Namespace) -> int:
