@@ -53,7 +53,11 @@ void odb_runtime_drain(struct odb_runtime *runtime) {
         if (served(runtime) != bytes) moved = now;
         bytes = served(runtime);
     }
-    odb_stats_close(&runtime->stats);
+}
+
+void odb_runtime_end(struct odb_runtime *runtime) {
+    odb_runtime_drain(runtime);
+    if (!odb_runtime_is_foreign(runtime)) odb_stats_close(&runtime->stats);
 }
 
 bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {

@@ -28,14 +28,19 @@ struct odb_runtime {
     struct odb_arena *arena; /* null: heap blocks come from libc */
     uintptr_t heap_start;    /* libc's own heap begins here or before */
     struct odb_tick reaper;
+    struct {
+        _Atomic bool low_water, zerocopy;
+    } sockopts; /* has the process ever set SO_RCVLOWAT, SO_ZEROCOPY on a socket that was no stream? */
     pid_t pid; /* differs from getpid() in a vfork child, which must leave our state alone */
 };
 
 /* Builds the runtime from options that are already set. False: not enough address space; the process stays classic. */
 bool odb_runtime_init(struct odb_runtime *runtime);
 
-/* Before a process ends: waits, drain_ms at most, until parked bytes have left and announced payloads have been fetched; removes the statistics page. */
+/* Before a process or its program image ends: waits, drain_ms at most, until parked bytes have left and announced payloads have been fetched. */
 void odb_runtime_drain(struct odb_runtime *runtime);
+/* Before a process ends: drains and removes the statistics page. */
+void odb_runtime_end(struct odb_runtime *runtime);
 
 void odb_runtime_before_fork(struct odb_runtime *runtime);
 void odb_runtime_after_fork_parent(struct odb_runtime *runtime);

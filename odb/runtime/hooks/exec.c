@@ -1,4 +1,4 @@
-/* exec.c: hooks of the calls that start another program image. Argument lists of the execl family are copied to the stack: a vfork child must not allocate. */
+/* exec.c: hooks of the calls that end a program image, by starting another or by ending the process at once. Argument lists of the execl family are copied to the stack: a vfork child must not allocate. */
 #include "core/handover.h"
 
 #include "hooks/hook.h"
@@ -7,10 +7,11 @@
 #include <stdarg.h>
 #include <unistd.h>
 
-static struct odb_runtime *before(void) {
+static struct odb_runtime *before(bool ends) {
     struct odb_runtime *runtime = odb_enter();
     int saved = errno;
     if (runtime) odb_handover_before_exec(runtime);
+    if (runtime && ends) odb_runtime_drain(runtime); /* nobody serves payloads after exec */
     errno = saved;
     return runtime;
 }
@@ -23,32 +24,32 @@ static int failed(struct odb_runtime *runtime, int result) {
 }
 
 ODB_EXPORT int execve(const char *path, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.execve(path, arguments, environment));
 }
 
 ODB_EXPORT int execv(const char *path, char *const arguments[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.execv(path, arguments));
 }
 
 ODB_EXPORT int execvp(const char *file, char *const arguments[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.execvp(file, arguments));
 }
 
 ODB_EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.execvpe(file, arguments, environment));
 }
 
 ODB_EXPORT int fexecve(int fd, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.fexecve(fd, arguments, environment));
 }
 
 ODB_EXPORT int execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(true);
     return failed(runtime, odb_real.execveat(fd, path, arguments, environment, flags));
 }
 
@@ -93,14 +94,32 @@ ODB_EXPORT int execle(const char *path, const char *argument, ...) {
 
 ODB_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                            char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(false);
     int error = odb_real.posix_spawn(pid, path, actions, attributes, arguments, environment);
     return error ? failed(runtime, error) : 0;
 }
 
 ODB_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                             char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before();
+    struct odb_runtime *runtime = before(false);
     int error = odb_real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
     return error ? failed(runtime, error) : 0;
+}
+
+/* Ends the process without running destructors: what they would do for us is done here. */
+static void end(void) {
+    struct odb_runtime *runtime = odb_enter();
+    if (runtime) odb_runtime_end(runtime);
+}
+
+ODB_EXPORT void _exit(int status) {
+    end();
+    odb_real._exit(status);
+    __builtin_unreachable();
+}
+
+ODB_EXPORT void _Exit(int status) {
+    end();
+    odb_real._exit(status);
+    __builtin_unreachable();
 }

@@ -49,17 +49,18 @@ static void after_fork_child(void) {
     odb_runtime_after_fork_child(&runtime);
 }
 
+__attribute__((destructor(101))) static void finish(void) {
+    if (odb_hook_runtime) odb_runtime_end(&runtime);
+}
+
 __attribute__((constructor(101))) static void start(void) {
     int saved = errno;
     if (odb_real_load() && read_options(&runtime.options, getenv("ODB_OPTIONS")) == 0 && (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) &&
         odb_runtime_init(&runtime)) {
+        at_quick_exit(finish);
         pthread_atfork(before_fork, after_fork_parent, after_fork_child);
         odb_hook_runtime = &runtime;
         if (runtime.options.mode != ODB_MODE_OFF) odb_handover_take_inherited(&runtime);
     }
     errno = saved;
-}
-
-__attribute__((destructor(101))) static void finish(void) {
-    if (odb_hook_runtime) odb_runtime_drain(&runtime);
 }
