@@ -67,7 +67,7 @@ LENGTHS: Final[dict[FrameType, Bounds]] = {
     FrameType.RELEASE: Bounds(8, 8 * RELEASE_COUNT_MAX, 8),
     FrameType.QUERY: Bounds(20, 20),
     FrameType.ANSWER: Bounds(24, 24),
-    FrameType.PUSH: Bounds(12, 12),
+    FrameType.PUSH: Bounds(40, 40),
 }
 
 _LAYOUT: Final = struct.Struct(">2sBBI")

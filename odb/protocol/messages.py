@@ -22,7 +22,7 @@ _DATA: Final = struct.Struct(">QQQ")
 _FAIL: Final = struct.Struct(">QHH")
 _QUERY: Final = struct.Struct(">16sHH")
 _ANSWER: Final = struct.Struct(">16sHBBI")
-_PUSH: Final = struct.Struct(">IQ")
+_PUSH: Final = struct.Struct(">QIIQQQ")
 
 
 def _frame(frame_type: FrameType, body: bytes) -> bytes:
@@ -225,29 +225,45 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The first one dedicates the channel (number > 0) to pushes; each allows `credits` > 0 more bytes."""
+    """Names the consumer of a fetch channel (`channel` 0), or dedicates the connection to pushes and reports on them.
+
+    `consumer` is never 0. With `channel` 0 the rest is 0. `credits`, `position` and `skipped` are in bytes:
+    the first message says where the push stream begins, later ones up to where everything was taken or skipped.
+    """
 
     TYPE: ClassVar = FrameType.PUSH
+    consumer: int
     channel: int
     credits: int
+    position: int
+    skipped: int
+
+    def _is_valid(self) -> bool:
+        names_only = self.credits == self.position == self.skipped == 0
+        return self.consumer != 0 and (self.channel != 0 or names_only)
 
     def encode(self) -> bytes:
         """The whole frame."""
+        for name in ("consumer", "credits", "position", "skipped"):
+            require_uint(name, getattr(self, name), 64)
         require_uint("channel", self.channel, 32)
-        require_uint("credits", self.credits, 64)
-        if self.channel == 0 or self.credits == 0:
-            raise LocalProtocolError("a PUSH needs a channel number and credits above 0")
-        return _frame(self.TYPE, _PUSH.pack(self.channel, self.credits))
+        if not self._is_valid():
+            raise LocalProtocolError("a PUSH needs a consumer above 0, and without a channel nothing else")
+        return _frame(
+            self.TYPE,
+            _PUSH.pack(self.consumer, self.channel, 0, self.credits, self.position, self.skipped),
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> "Push":
         """Read the body."""
         require_size("PUSH", body, _PUSH.size)
-        push = cls(*_PUSH.unpack(body))
-        if push.channel == 0 or push.credits == 0:
-            raise RemoteProtocolError(
-                Violation.BAD_FIELD, f"PUSH of {push.credits} credits on {push.channel}"
-            )
+        consumer, channel, reserved, *amounts = _PUSH.unpack(body)
+        push = cls(consumer, channel, *amounts)
+        if reserved != 0:
+            raise RemoteProtocolError(Violation.BAD_FIELD, "reserved bytes of PUSH")
+        if not push._is_valid():
+            raise RemoteProtocolError(Violation.BAD_FIELD, f"PUSH of consumer {consumer}, channel {channel}")
         return push
 
 

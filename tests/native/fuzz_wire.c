@@ -70,6 +70,14 @@ static void check_release(const uint8_t *in, size_t n) {
     MUST(written == 0 || memcmp(encoded + ODB_WIRE_HEADER_SIZE, in, written - ODB_WIRE_HEADER_SIZE) == 0);
 }
 
+static void check_push(const uint8_t in[ODB_WIRE_PUSH_SIZE]) {
+    struct odb_wire_push push;
+    if (odb_wire_push_decode(&push, in) == ODB_WIRE_OK) {
+        MUST(push.consumer != 0);
+        MUST(push.channel != 0 || (push.credits == 0 && push.position == 0 && push.skipped == 0));
+    }
+}
+
 static void check_bodies(const uint8_t *in, size_t n) {
     CHECK_BODY(hello, HELLO, odb_wire_hello_decode(&value, in));
     CHECK_BODY(hint, HINT, (odb_wire_hint_decode(&value, in), ODB_WIRE_OK));
@@ -80,6 +88,9 @@ static void check_bodies(const uint8_t *in, size_t n) {
     CHECK_BODY(query, QUERY, odb_wire_query_decode(&value, in));
     CHECK_BODY(answer, ANSWER, odb_wire_answer_decode(&value, in));
     CHECK_BODY(push, PUSH, odb_wire_push_decode(&value, in));
+    if (n >= ODB_WIRE_PUSH_SIZE) {
+        check_push(in);
+    }
     check_release(in, n);
 }
 

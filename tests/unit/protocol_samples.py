@@ -1,6 +1,7 @@
 """What the protocol's tests share: the vectors, hypothesis strategies for values and streams, and transcripts."""
 
 import json
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -114,6 +115,11 @@ def uint(bits: int) -> st.SearchStrategy[int]:
     return st.one_of(st.sampled_from([0, 1, 2**bits - 1]), st.integers(0, 2**bits - 1))
 
 
+def above_0(bits: int) -> st.SearchStrategy[int]:
+    """As `uint`, without 0."""
+    return uint(bits).filter(bool)
+
+
 addresses = st.one_of(
     uint(128).map(IPv6Address), uint(32).map(lambda value: IPv6Address(0xFFFF << 32 | value))
 )
@@ -160,8 +166,17 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Release, st.just(tuple(range(RELEASE_COUNT_MAX)))),
     st.builds(Query, addresses, uint(16)),
     st.builds(Answer, addresses, uint(16), st.booleans(), uint(32)),
-    st.builds(Push, st.integers(1, 2**32 - 1), st.integers(1, 2**64 - 1)),
+    st.builds(Push, above_0(64), st.just(0), st.just(0), st.just(0), st.just(0)),
+    st.builds(Push, above_0(64), above_0(32), uint(64), uint(64), uint(64)),
 )
+
+
+@st.composite
+def push_bodies(draw: st.DrawFn) -> bytes:
+    """Bodies of PUSH, valid or not: every field is 0 in many of them."""
+    fields = [draw(st.one_of(st.just(0), uint(bits))) for bits in (64, 32, 32, 64, 64, 64)]
+    fields[2] = draw(st.sampled_from([0, fields[2]]))
+    return struct.pack(">QIIQQQ", *fields)
 
 
 @st.composite

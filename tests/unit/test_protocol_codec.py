@@ -1,5 +1,6 @@
 """What was encoded decodes to itself; what must not travel is not encoded; arbitrary bytes are refused politely."""
 
+import struct
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -45,6 +46,7 @@ from tests.unit.protocol_samples import (
     hints,
     messages,
     mutated,
+    push_bodies,
     streams,
     transcript,
 )
@@ -53,6 +55,7 @@ pytestmark = pytest.mark.unit
 thorough = settings(deadline=None, max_examples=200)
 
 PLAIN = Descriptor(7, bytes(16), 0, 0, 65536, 0, 30000, IPv6Address("::ffff:10.0.0.3"), 7411)
+NAMED = Push(consumer=1, channel=0, credits=0, position=0, skipped=0)
 
 
 @thorough
@@ -77,6 +80,20 @@ def test_message_round_trips(message: Message) -> None:
     header = Header.decode(raw[:HEADER_SIZE])
     assert header == Header(message.TYPE, len(raw) - HEADER_SIZE)
     assert MESSAGES[header.type].decode(raw[HEADER_SIZE:]) == message
+
+
+@thorough
+@given(push_bodies())
+def test_push_is_accepted_exactly_if_it_names_a_consumer_and_more_only_with_a_channel(body: bytes) -> None:
+    consumer, channel, reserved, *amounts = struct.unpack(">QIIQQQ", body)
+    if consumer != 0 and reserved == 0 and (channel != 0 or amounts == [0, 0, 0]):
+        push = Push.decode(body)
+        assert push == Push(consumer, channel, *amounts)
+        assert push.encode()[HEADER_SIZE:] == body
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        Push.decode(body)
+    assert caught.value.violation is Violation.BAD_FIELD
 
 
 @thorough
@@ -161,7 +178,7 @@ def test_error_of_the_peer_is_sticky(decoder: StreamDecoder | ChannelDecoder) ->
         with pytest.raises(RemoteProtocolError) as caught:
             decoder.next_event()
         assert caught.value.violation is Violation.BAD_MAGIC
-        decoder.receive_data(Hello(0, 0).encode() + Push(1, 1).encode())
+        decoder.receive_data(Hello(0, 0).encode() + NAMED.encode())
     assert not decoder.at_boundary
 
 
@@ -175,9 +192,9 @@ def test_stream_frame_on_a_channel_is_refused(frame: bytes) -> None:
 def test_data_above_4_gib_keeps_the_channel_open_for_its_raw_bytes() -> None:
     message = Data(1, 0, 5 << 32)
     decoder = ChannelDecoder()
-    events = transcript(decoder, message.encode() + Push(1, 1).encode(), 1000)
+    events = transcript(decoder, message.encode() + NAMED.encode(), 1000)
     assert events[0] == message
-    assert events[1].data == Push(1, 1).encode()
+    assert events[1].data == NAMED.encode()
     assert not decoder.at_boundary
 
 
@@ -228,8 +245,16 @@ def test_descriptor_that_must_not_travel_is_not_encoded(changes: dict[str, Any])
         Release(tuple(range(RELEASE_COUNT_MAX + 1))),
         Release((2**64,)),
         Query(IPv6Address("::1"), 65536),
-        Push(0, 1),
-        Push(1, 0),
+        Push(0, 0, 0, 0, 0),
+        Push(0, 1, 1, 1, 1),
+        Push(1, 0, 1, 0, 0),
+        Push(1, 0, 0, 1, 0),
+        Push(1, 0, 0, 0, 1),
+        Push(2**64, 1, 0, 0, 0),
+        Push(1, 2**32, 0, 0, 0),
+        Push(1, 1, 2**64, 0, 0),
+        Push(1, 1, 0, -1, 0),
+        Push(1, 1, 0, 0, 2**64),
         Header(FrameType.REAL, 0),
         Header(FrameType.REAL, REAL_MAX + 1),
         Header(FrameType.RELEASE, 12),

@@ -35,6 +35,7 @@ from tests.unit.protocol_samples import (
     joined,
     messages,
     mutated,
+    push_bodies,
     streams,
     transcript,
 )
@@ -181,6 +182,17 @@ def test_twins_agree_on_frames_with_changed_bytes(twin: ctypes.CDLL, data: st.Da
     assert result == python_result(bytes(raw))
     if result == 0:
         assert out.raw == bytes(raw)
+
+
+@thorough
+@given(body=push_bodies())
+def test_twins_agree_on_pushes_of_any_content(twin: ctypes.CDLL, body: bytes) -> None:
+    raw = Header(FrameType.PUSH, len(body)).encode() + body
+    out = ctypes.create_string_buffer(len(raw))
+    result = twin.twin_frame(raw, len(raw), out)
+    assert result == python_result(raw)
+    if result == 0:
+        assert out.raw == raw
 
 
 @thorough

@@ -59,7 +59,7 @@ enum odb_wire_result {
 #define ODB_WIRE_RELEASE_MAX (ODB_WIRE_RELEASE_UNIT * ODB_WIRE_RELEASE_COUNT_MAX)
 #define ODB_WIRE_QUERY_SIZE 20u
 #define ODB_WIRE_ANSWER_SIZE 24u
-#define ODB_WIRE_PUSH_SIZE 12u
+#define ODB_WIRE_PUSH_SIZE 40u
 
 struct odb_wire_header {
     uint8_t type;    /* enum odb_wire_type */

@@ -114,12 +114,21 @@ enum odb_wire_result odb_wire_answer_decode(struct odb_wire_answer *answer, cons
 
 void odb_wire_push_encode(uint8_t out[ODB_WIRE_PUSH_FRAME], const struct odb_wire_push *push) {
     odb_wire_header_encode(out, ODB_WIRE_PUSH, ODB_WIRE_PUSH_SIZE);
-    odb_wire_put32(out + BODY, push->channel);
-    odb_wire_put64(out + BODY + 4, push->credits);
+    odb_wire_put64(out + BODY, push->consumer);
+    odb_wire_put32(out + BODY + 8, push->channel);
+    odb_wire_put32(out + BODY + 12, 0);
+    odb_wire_put64(out + BODY + 16, push->credits);
+    odb_wire_put64(out + BODY + 24, push->position);
+    odb_wire_put64(out + BODY + 32, push->skipped);
 }
 
 enum odb_wire_result odb_wire_push_decode(struct odb_wire_push *push, const uint8_t body[ODB_WIRE_PUSH_SIZE]) {
-    push->channel = odb_wire_get32(body);
-    push->credits = odb_wire_get64(body + 4);
-    return push->channel != 0 && push->credits != 0 ? ODB_WIRE_OK : ODB_WIRE_BAD_FIELD;
+    push->consumer = odb_wire_get64(body);
+    push->channel = odb_wire_get32(body + 8);
+    push->credits = odb_wire_get64(body + 16);
+    push->position = odb_wire_get64(body + 24);
+    push->skipped = odb_wire_get64(body + 32);
+    bool names_only = push->credits == 0 && push->position == 0 && push->skipped == 0;
+    bool valid = push->consumer != 0 && odb_wire_get32(body + 12) == 0 && (push->channel != 0 || names_only);
+    return valid ? ODB_WIRE_OK : ODB_WIRE_BAD_FIELD;
 }

@@ -83,10 +83,14 @@ struct odb_wire_answer {
 void odb_wire_answer_encode(uint8_t out[ODB_WIRE_ANSWER_FRAME], const struct odb_wire_answer *answer);
 enum odb_wire_result odb_wire_answer_decode(struct odb_wire_answer *answer, const uint8_t body[ODB_WIRE_ANSWER_SIZE]);
 
-/* The first PUSH dedicates the channel, later ones add credits. channel 0 or credits 0 is BAD_FIELD. */
+/* Names the consumer of a fetch channel (channel 0), or dedicates the connection to pushes and then reports on them.
+ * BAD_FIELD: consumer 0, or channel 0 together with credits, position or skipped. */
 struct odb_wire_push {
-    uint32_t channel; /* number chosen by the consumer */
-    uint64_t credits; /* further bytes that the origin may have outstanding */
+    uint64_t consumer; /* random number of the consumer process, never 0 */
+    uint32_t channel;  /* random number of the push channel, chosen by the consumer; 0: this is a fetch channel */
+    uint64_t credits;  /* bytes that the origin may push in addition; 0 in a message that only reports */
+    uint64_t position; /* first message: where the push stream begins (random); later: passed up to here */
+    uint64_t skipped;  /* bytes passed since the last message that nobody claimed */
 };
 void odb_wire_push_encode(uint8_t out[ODB_WIRE_PUSH_FRAME], const struct odb_wire_push *push);
 enum odb_wire_result odb_wire_push_decode(struct odb_wire_push *push, const uint8_t body[ODB_WIRE_PUSH_SIZE]);
