@@ -1,4 +1,4 @@
-/* process.c: hook of thread creation. */
+/* process.c: hooks of thread creation. */
 #include "core/masks.h"
 
 #include "hooks/hook.h"
@@ -26,4 +26,11 @@ ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attribute
     int error = odb_real.pthread_create(thread, attributes, begin, beginning);
     if (error) odb_real.free(beginning);
     return error;
+}
+
+/* libc makes such a thread without passing by pthread_create. */
+ODB_EXPORT int thrd_create(thrd_t *thread, thrd_start_t start, void *argument) {
+    struct odb_runtime *runtime = odb_enter();
+    if (runtime) atomic_store(&runtime->windows.threads, true);
+    return odb_real.thrd_create(thread, start, argument);
 }
