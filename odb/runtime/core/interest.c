@@ -1,8 +1,10 @@
 /* interest.c: the registry of epoll registrations. */
 #include "core/interest.h"
 
+#include "os/fds.h"
 #include "os/real.h"
 
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 static struct odb_interest **fd_bucket(struct odb_interests *interests, int fd) {
@@ -32,20 +34,28 @@ static void unlink_data(struct odb_interests *interests, struct odb_interest *in
     *at = interest->next_of_data;
 }
 
+/* An edge in every set that the waker is in; only those with a sleeper are worth it. */
+static void wake_sleepers(struct odb_interests *interests, int set) {
+    uint64_t one = 1;
+    int waker = atomic_load(&interests->waker);
+    if (atomic_load(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS]) == 0 || waker == 0) return;
+    if (odb_real.write(waker, &one, sizeof one) < 0) return; /* never full: 2^64 of them */
+}
+
 static void set_owed(struct odb_interests *interests, struct odb_interest *interest, bool owed) {
     if (interest->owed == owed) return;
     interest->owed = owed;
     if (owed) {
-        interest->owed_previous = NULL;
-        interest->owed_next = interests->owed;
-        if (interests->owed) interests->owed->owed_previous = interest;
-        interests->owed = interest;
+        interest->owed_next = NULL;
+        interest->owed_previous = interests->owed_last;
+        *(interests->owed_last ? &interests->owed_last->owed_next : &interests->owed) = interest;
+        interests->owed_last = interest;
         atomic_fetch_add(&interests->owed_count, 1);
+        wake_sleepers(interests, interest->set);
         return;
     }
-    if (interest->owed_previous) interest->owed_previous->owed_next = interest->owed_next;
-    else interests->owed = interest->owed_next;
-    if (interest->owed_next) interest->owed_next->owed_previous = interest->owed_previous;
+    *(interest->owed_previous ? &interest->owed_previous->owed_next : &interests->owed) = interest->owed_next;
+    *(interest->owed_next ? &interest->owed_next->owed_previous : &interests->owed_last) = interest->owed_previous;
     atomic_fetch_sub(&interests->owed_count, 1);
 }
 
@@ -98,9 +108,31 @@ static uint64_t set_bit(int set) {
     return 1ull << ((unsigned)set % 64);
 }
 
+static int make_waker(struct odb_interests *interests) {
+    int known = 0, made = odb_fds_adopt(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    if (made < 0) return 0;
+    if (atomic_compare_exchange_strong(&interests->waker, &known, made)) return made;
+    odb_fds_close(made);
+    return known;
+}
+
+/* Puts the waker into a set that somebody sleeps on and that has registrations; whoever makes the second of these true does it. */
+static void add_waker(struct odb_interests *interests, int set) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = &interests->waker};
+    bool sleeper = atomic_load(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS]) > 0;
+    if (!sleeper || !(atomic_load(&interests->sets[set / 64]) & set_bit(set)) || (atomic_load(&interests->wakers[set / 64]) & set_bit(set))) return;
+    if (atomic_fetch_or(&interests->wakers[set / 64], set_bit(set)) & set_bit(set)) return;
+    int waker = atomic_load(&interests->waker);
+    if (waker == 0) waker = make_waker(interests);
+    if (waker != 0) odb_real.epoll_ctl(set, EPOLL_CTL_ADD, waker, &event);
+}
+
 void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, const struct epoll_event *event) {
     if ((unsigned)set >= ODB_INTEREST_SETS) return;
-    if (operation == EPOLL_CTL_ADD) atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
+    if (operation == EPOLL_CTL_ADD) {
+        atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
+        add_waker(interests, set);
+    }
     odb_lock_take(&interests->lock);
     struct odb_interest *interest = find(interests, set, fd);
     if (operation == EPOLL_CTL_ADD) add(interests, set, fd, event);
@@ -119,6 +151,7 @@ static void forget_set(struct odb_interests *interests, int set) {
 
 void odb_interest_close(struct odb_interests *interests, int fd) {
     bool is_set = (unsigned)fd < ODB_INTEREST_SETS && (atomic_fetch_and(&interests->sets[fd / 64], ~set_bit(fd)) & set_bit(fd));
+    if (is_set) atomic_fetch_and(&interests->wakers[fd / 64], ~set_bit(fd));
     if (!is_set && !*fd_bucket(interests, fd)) return;
     odb_lock_take(&interests->lock);
     for (struct odb_interest *at = *fd_bucket(interests, fd), *next; at; at = next) {
@@ -199,4 +232,14 @@ void odb_interest_disarm(struct odb_interests *interests, const struct odb_inter
         set_owed(interests, at, false);
     }
     odb_lock_drop(&interests->lock);
+}
+
+void odb_interest_sleep(struct odb_interests *interests, int set) {
+    if ((unsigned)set >= ODB_INTEREST_SETS) return;
+    atomic_fetch_add(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS], 1);
+    add_waker(interests, set);
+}
+
+void odb_interest_wake(struct odb_interests *interests, int set) {
+    if ((unsigned)set < ODB_INTEREST_SETS) atomic_fetch_sub(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS], 1);
 }

@@ -34,10 +34,14 @@ struct odb_interests {
     struct odb_lock lock;
     struct odb_interest *by_fd[ODB_INTEREST_BUCKETS];
     struct odb_interest *by_data[ODB_INTEREST_BUCKETS];
-    struct odb_interest *owed;
+    struct odb_interest *owed, *owed_last; /* in the order in which they became so */
     struct odb_interest *free;
     _Atomic size_t owed_count;
-    _Atomic uint64_t sets[ODB_INTEREST_SETS / 64]; /* a bit per descriptor that is an epoll set with registrations */
+    _Atomic uint64_t sets[ODB_INTEREST_SETS / 64];   /* a bit per descriptor that is an epoll set with registrations */
+    _Atomic uint64_t wakers[ODB_INTEREST_SETS / 64]; /* a bit per set that the waker has been added to */
+    _Atomic int waker;                               /* an eventfd, edge-triggered in the sets that threads sleep on; 0: none yet */
+    _Atomic unsigned sleepers[ODB_INTEREST_BUCKETS]; /* threads that sleep on a set, by its number */
+    _Atomic unsigned turns;
 };
 
 /* Follows a successful epoll_ctl. Without memory the registration stays unknown: its events then pass unfiltered and nothing is injected. */
@@ -60,6 +64,15 @@ bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*read
 
 /* The registration that an event of `set` with `data` belongs to; false when it is unknown or there are several. */
 bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out);
+
+/* Around a wait in the kernel, of a process with several threads: what another thread makes owed to `set` meanwhile ends the wait with an event that is
+ * odb_interest_is_waker(). Begin before looking for what is owed. */
+void odb_interest_sleep(struct odb_interests *interests, int set);
+void odb_interest_wake(struct odb_interests *interests, int set);
+
+static inline bool odb_interest_is_waker(const struct odb_interests *interests, const struct epoll_event *event) {
+    return event->data.ptr == (const void *)&interests->waker;
+}
 
 /* EPOLLONESHOT has fired for it. */
 void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest);

@@ -45,17 +45,20 @@ static void use_oneshot(struct odb_runtime *runtime, const struct odb_interest *
     odb_interest_disarm(&runtime->interests, interest);
 }
 
-/* Events for streams that owe bytes; `owners` gets the registration of each. */
+/* Events for streams that owe bytes; `owners` gets the registration of each. Only when none of those that may owe does is there nothing to tell. */
 static int inject(struct odb_runtime *runtime, int set, struct epoll_event *events, struct odb_interest *owners, int room) {
     struct odb_interest owed[OWED_BATCH];
-    int made = 0, taken = odb_interest_take_owed(&runtime->interests, set, owed, room < OWED_BATCH ? room : OWED_BATCH);
-    for (int i = 0; i < taken; i++) {
-        if (!readable(runtime, owed[i].fd)) continue;
-        events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
-        owners[made++] = owed[i];
-        if (owed[i].events & EPOLLONESHOT) use_oneshot(runtime, &owed[i]);
-        else if (stays_owed(runtime, &owed[i])) odb_interest_put_back(&runtime->interests, &owed[i]);
-    }
+    int made = 0, taken;
+    do {
+        taken = odb_interest_take_owed(&runtime->interests, set, owed, room < OWED_BATCH ? room : OWED_BATCH);
+        for (int i = 0; i < taken; i++) {
+            if (!readable(runtime, owed[i].fd)) continue;
+            events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
+            owners[made++] = owed[i];
+            if (owed[i].events & EPOLLONESHOT) use_oneshot(runtime, &owed[i]);
+            else if (stays_owed(runtime, &owed[i])) odb_interest_put_back(&runtime->interests, &owed[i]);
+        }
+    } while (taken > 0 && made == 0);
     return made;
 }
 
@@ -106,6 +109,7 @@ static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events
     for (int i = injected; i < injected + reported; i++) {
         struct odb_interest interest;
         struct epoll_event event = events[i];
+        if (odb_interest_is_waker(&runtime->interests, &event)) continue;
         if (odb_interest_find(&runtime->interests, set, event.data, &interest)) {
             note_report(runtime, &event, interest.fd);
             if (merge(events, owners, injected, &event, &interest)) continue;
@@ -126,19 +130,38 @@ static int wait_kernel(int set, struct epoll_event *events, int room, const stru
     return odb_real.epoll_pwait(set, events, room, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds, mask);
 }
 
-int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask) {
+/* One look at what is owed, for `share` events at most, and one at the kernel: without patience if something is owed, or if owed events have no share in this look.
+ * *reported: how many events the kernel had. */
+static int look(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, int share, const struct timespec *left, const sigset_t *mask, int *reported) {
     static const struct timespec at_once = {0, 0};
     struct odb_interest owners[OWED_BATCH];
+    int injected = share > 0 ? inject(runtime, set, events, owners, share) : 0;
+    *reported = injected == room ? 0 : wait_kernel(set, events + injected, room - injected, injected > 0 || share == 0 ? &at_once : left, mask);
+    if (*reported < 0) return injected > 0 ? injected : *reported;
+    return sift(runtime, set, events, owners, injected, *reported);
+}
+
+/* One place is the kernel's, so that neither hides the other; a single place is offered to both in turns. */
+static int look_at_both(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *left, const sigset_t *mask, int *reported) {
+    if (room == 1 && (atomic_fetch_add_explicit(&runtime->interests.turns, 1, memory_order_relaxed) & 1)) {
+        int kept = look(runtime, set, events, 1, 0, left, mask, reported);
+        if (kept != 0) return kept;
+    }
+    return look(runtime, set, events, room, room > 1 ? room - 1 : 1, left, mask, reported);
+}
+
+int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
     const struct timespec *left = timeout;
     struct timespec rest;
+    bool shared = atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed);
     if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);
     for (;;) {
-        int injected = inject(runtime, set, events, owners, room);
-        int reported = injected == room ? 0 : wait_kernel(set, events + injected, room - injected, injected ? &at_once : left, mask);
-        if (reported < 0) return injected ? injected : reported;
-        int kept = sift(runtime, set, events, owners, injected, reported);
-        if (kept > 0 || reported == 0) return kept;
+        int reported;
+        if (shared) odb_interest_sleep(&runtime->interests, set);
+        int kept = look_at_both(runtime, set, events, room, left, mask, &reported);
+        if (shared) odb_interest_wake(&runtime->interests, set);
+        if (kept != 0 || reported == 0) return kept;
         if (timeout) {
             rest = odb_deadline_left(&deadline);
             left = &rest;
