@@ -4,6 +4,7 @@
 #include "core/heap.h"
 #include "core/sockets.h"
 #include "core/transfer.h"
+#include "core/waiting.h"
 #include "os/real.h"
 #include "payload_fixture.h"
 #include "support/world.h"
@@ -210,6 +211,61 @@ static void fork_beside_fetching_threads_neither_hangs_nor_loses_bytes(void) {
     CHECK_EQ(world_count(ODB_STAT_fetch_failures), failures);
 }
 
+static int set;
+static _Atomic int woken, sleeper_id;
+
+static void *wait_in_set(void *context) {
+    struct epoll_event event;
+    (void)context;
+    atomic_store(&sleeper_id, gettid());
+    atomic_store(&woken, world_wait(set, &event, 1, 5000));
+    return NULL;
+}
+
+/* Until the kernel says so. */
+static void wait_until_asleep(int thread) {
+    char path[64], state = 'R';
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+    while (state != 'S') {
+        FILE *file = fopen(path, "re");
+        REQUIRE(file != NULL && fscanf(file, "%*d %*s %c", &state) == 1);
+        fclose(file);
+        sched_yield();
+    }
+}
+
+/* I4: one thread sleeps in epoll_wait, another has read a part and arms, or adds, the descriptor again: the rest is owed to the sleeper. */
+static void sleeper_learns_of_bytes_that_another_thread_has_left(void) {
+    for (int way = 0; way < 3; way++) {
+        pthread_t sleeper;
+        char bytes[8];
+        struct pollfd arrived;
+        struct timespec patience = {5, 0};
+        set = world_set_made();
+        world_connect(&client, &server);
+        world_nonblocking(server);
+        if (way > 0) world_epoll(set, EPOLL_CTL_ADD, server, EPOLLIN | EPOLLONESHOT);
+        world_send_all(client, "0123456789", 10);
+        arrived = (struct pollfd){.fd = server, .events = POLLIN};
+        REQUIRE(odb_poll(&world, &arrived, 1, &patience, NULL) == 1);
+        CHECK_EQ(world_recv(server, bytes, 4, 0), 4);
+        struct epoll_event event;
+        if (way > 0) REQUIRE(world_wait(set, &event, 1, -1) == 1);
+        if (way == 2) world_epoll(set, EPOLL_CTL_DEL, server, 0);
+        atomic_store(&sleeper_id, 0);
+        REQUIRE(pthread_create(&sleeper, NULL, wait_in_set, NULL) == 0);
+        while (atomic_load(&sleeper_id) == 0) sched_yield();
+        wait_until_asleep(atomic_load(&sleeper_id));
+        world_epoll(set, way == 1 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, server, EPOLLIN | EPOLLONESHOT);
+        REQUIRE(pthread_join(sleeper, NULL) == 0);
+        CHECK_EQ(atomic_load(&woken), 1);
+        CHECK_EQ(world_recv(server, bytes, 8, 0), 6);
+        world_close(set);
+        world_close(client);
+        world_close(server);
+    }
+}
+
 static const struct check_case cases[] = {
     CHECK_CASE(window_touched_by_several_threads_appears_in_one_step),
     CHECK_CASE(last_guarded_page_opened_by_another_thread_is_no_crash),
@@ -217,6 +273,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(windows_of_several_threads_do_not_disturb_each_other),
     CHECK_CASE(descriptors_reused_by_several_threads_never_meet_old_streams),
     CHECK_CASE(fork_beside_fetching_threads_neither_hangs_nor_loses_bytes),
+    CHECK_CASE(sleeper_learns_of_bytes_that_another_thread_has_left),
 };
 
 int main(int argc, char **argv) {

@@ -26,7 +26,7 @@ static bool now(int *countdown) {
 
 static ssize_t faulty_recv(int fd, void *buffer, size_t size, int flags) {
     if (interrupted()) return -1;
-    if (world_faults.recv_max > 0 && size > world_faults.recv_max) size = world_faults.recv_max;
+    if (world_faults.recv_max > 0 && size > world_faults.recv_max && !(flags & MSG_PEEK)) size = world_faults.recv_max;
     return genuine.recv(fd, buffer, size, flags);
 }
 

@@ -5,6 +5,7 @@
 #include "core/heap.h"
 #include "core/sockets.h"
 #include "core/transfer.h"
+#include "core/waiting.h"
 #include "os/clock.h"
 #include "os/real.h"
 #include "../payload_fixture.h"
@@ -125,6 +126,24 @@ void world_recv_all(int fd, void *to, size_t length, size_t per_call) {
         REQUIRE(got > 0 && (size_t)got <= room);
         done += (size_t)got;
     }
+}
+
+int world_set_made(void) {
+    int set = epoll_create1(EPOLL_CLOEXEC);
+    REQUIRE(set >= 0);
+    return set;
+}
+
+void world_epoll(int set, int operation, int fd, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    REQUIRE(odb_real.epoll_ctl(set, operation, fd, &event) == 0);
+    odb_interest_control(&world.interests, set, operation, fd, &event);
+    if (operation == EPOLL_CTL_ADD) odb_waiting_added(&world, fd);
+}
+
+int world_wait(int set, struct epoll_event *events, int room, int ms) {
+    struct timespec timeout = {ms / 1000, ms % 1000 * 1000000L};
+    return odb_epoll_wait(&world, set, events, room, ms < 0 ? NULL : &timeout, NULL);
 }
 
 bool world_same(const void *bytes, size_t length, uint32_t seed, uint64_t offset) {

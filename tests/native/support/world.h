@@ -33,6 +33,11 @@ void world_recv_all(int fd, void *to, size_t length, size_t per_call);
 /* True when [bytes, bytes + length) holds the content of a span of payload `seed` from `offset` on, read as the kernel would see it. */
 bool world_same(const void *bytes, size_t length, uint32_t seed, uint64_t offset);
 
+/* epoll, as the hooks do it. `data` of a registration is its descriptor. world_wait: number of events, at most `room`, or -1; forever if `ms` is negative. */
+int world_set_made(void);
+void world_epoll(int set, int operation, int fd, uint32_t events);
+int world_wait(int set, struct epoll_event *events, int room, int ms);
+
 /* A payload of fixture_byte(seed, ...) in the store of this process, announced as reachable over loopback. */
 struct odb_span world_payload(uint32_t seed, size_t length);
 /* A span whose origin cannot be reached, and one that the origin knows nothing of. */
