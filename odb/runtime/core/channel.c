@@ -39,7 +39,7 @@ int odb_channel_connect(const struct odb_origin_address *origin) {
     if (fd < 0) {
         return -EMFILE;
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    odb_real.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (odb_real.connect(fd, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS && errno != EINTR) {
         int error = -errno;
         odb_fds_close(fd);
@@ -79,7 +79,7 @@ static enum odb_progress stopped(struct odb_channel *channel, enum odb_progress 
 static enum odb_progress finish_connect(struct odb_channel *channel) {
     int error = 0;
     socklen_t size = sizeof error;
-    if (getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) {
+    if (odb_real.getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) {
         return fail(channel, error != 0 ? -error : -errno);
     }
     return ODB_CHANNEL_DONE;

@@ -20,7 +20,7 @@ bool odb_inbox_has_piece(const struct odb_inbox *in) {
 void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int fd, enum odb_stat reason) {
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
     odb_count(&runtime->stats, reason, 1);
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset); /* close() will now send a reset, so that nobody takes a cut body for a whole one */
+    odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset); /* close() will now send a reset, so that nobody takes a cut body for a whole one */
     stream->in.error = ECONNRESET;
     stream->in.ended = true;
     stream->in.begin = stream->in.end = stream->in.real = 0;

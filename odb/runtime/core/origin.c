@@ -68,7 +68,7 @@ static void close_channel(struct odb_origin_channel *channel, bool reset) {
     odb_served_end(&channel->served);
     odb_driver_remove(server->driver, &channel->watch);
     if (reset) {
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     }
     channel->watch.fd = -1; /* forgotten before it is closed, so that a forked child never closes a stranger */
     odb_fds_close(fd);
@@ -132,8 +132,8 @@ static void add_channel(struct odb_origin_server *server, int fd) {
         odb_fds_close(fd); /* all are answering */
         return;
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    odb_real.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    odb_real.setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     channel->server = server;
     channel->idle = false;
     channel->interest = EPOLLIN;

@@ -261,19 +261,33 @@ static size_t iov_length(const struct iovec *iov, int count) {
 
 ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
     size_t wanted = iov_length(iov, count), done = 0;
+/* How many bytes a blocking call waits for. */
+static size_t least(const struct odb_stream *stream, size_t wanted, int flags) {
+    size_t mark = (size_t)atomic_load_explicit(&stream->low_water, memory_order_relaxed);
+    if (flags & MSG_PEEK) return 0;
+    return (flags & MSG_WAITALL) || mark > wanted ? wanted : mark;
+}
+
     if (wanted == 0) return 0;
     for (;;) {
         odb_lock_take(&stream->in.lock);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
         if (got < 0 && got != -EAGAIN && done > 0) stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
+static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (!odb_lock_try(&stream->in.lock)) return true;
+    bool is = odb_inbox_advance(runtime, stream, fd);
+    odb_lock_drop(&stream->in.lock);
+    return is;
+}
+
         odb_lock_drop(&stream->in.lock);
         if (got > 0) done += (size_t)got;
-        bool more = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && got > 0 && done < wanted;
+        bool more = got > 0 && done < least(stream, wanted, flags);
         if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;
         if (more) {
             if (!blocks(fd, flags)) return (ssize_t)done;
-            if (odb_stream_readable(runtime, stream, fd)) continue;
+            if (at_hand(runtime, stream, fd)) continue;
         }
         int error = wait_for_bytes(stream, fd);
         if (error) return done > 0 ? (ssize_t)done : error;
@@ -282,12 +296,27 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
 
 bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     if (!odb_lock_try(&stream->in.lock)) return true;
-    bool readable = odb_inbox_advance(runtime, stream, fd);
+    bool readable = odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
     odb_lock_drop(&stream->in.lock);
     return readable;
 }
 
 size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+/* Under the lock, with something at hand: is it as much as SO_RCVLOWAT asks for, or all that can be had? */
+static bool reaches_mark(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    size_t mark = (size_t)atomic_load_explicit(&stream->low_water, memory_order_relaxed);
+    if (mark == 0 || !odb_inbox_has_piece(in)) return true;
+    odb_inbox_look_ahead(runtime, stream, fd);
+    return in->real >= mark || in->has_span || in->ended || in->error || in->end - in->begin == ODB_STREAM_BUFFER;
+}
+
+/* Under the lock. Of a classic direction only the kernel knows. */
+static bool kernel_has_classic(const struct odb_stream *stream, int fd) {
+    struct pollfd entry = {.fd = fd, .events = POLLIN | POLLRDHUP};
+    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && odb_real.poll(&entry, 1, 0) > 0;
+}
+
     struct odb_inbox *in = &stream->in;
     odb_lock_take(&in->lock);
     odb_inbox_advance(runtime, stream, fd);

@@ -51,6 +51,14 @@ struct odb_stream {
     struct odb_inbox in;
     struct odb_outbox out;
     _Atomic enum odb_out_mode out_mode;
+    _Atomic int low_water;          /* the application's SO_RCVLOWAT where it is above 1, else 0 */
+    struct {
+        uint64_t until_ms; /* under in.lock: when a HELLO that has begun must have come; 0: none has */
+        bool marked;       /* under in.lock: the kernel's SO_RCVLOWAT is ours */
+        _Atomic bool listed;
+        int fd; /* while it is listed */
+        struct odb_stream *next, *previous;
+    } undecided;                    /* core/detect.c */
     _Atomic uint64_t own_geometry;  /* packed: how the application here offers memory, seen by receives */
     _Atomic uint64_t peer_geometry; /* packed: what the peer's last HINT said */
     uint64_t hinted_geometry;       /* under out.lock: what the peer has been told */

@@ -2,11 +2,13 @@
 #include "core/transfer.h"
 
 #include "core/receive.h"
+#include "core/sockopt.h"
 #include "core/transmit.h"
 #include "core/waiting.h"
 #include "os/real.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 
@@ -20,7 +22,7 @@ static ssize_t as_result(ssize_t value) {
 static ssize_t lost(struct odb_runtime *runtime, int fd) {
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
     odb_count(&runtime->stats, ODB_STAT_resets, 1);
-    errno = setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 ? ECONNRESET : EIO;
+    errno = odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 ? ECONNRESET : EIO;
     return -1;
 }
 
@@ -35,6 +37,11 @@ static ssize_t receive_kernel(struct odb_runtime *runtime, int fd, struct msghdr
     return odb_real.recvmsg(fd, message, flags);
 }
 
+static void leave_table(struct odb_runtime *runtime, const struct odb_stream *stream, int fd) {
+    odb_sockopt_give_back(stream, fd);
+    odb_fdtable_clear(&runtime->fds, fd);
+}
+
 ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream || (flags & (MSG_OOB | MSG_ERRQUEUE))) {
@@ -42,7 +49,7 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
         return receive_kernel(runtime, fd, message, flags, family);
     }
     ssize_t got = odb_stream_receive(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags);
-    if (odb_stream_is_over(stream)) odb_fdtable_clear(&runtime->fds, fd);
+    if (odb_stream_is_over(stream)) leave_table(runtime, stream, fd);
     else odb_waiting_after_receive(runtime, stream, fd);
     odb_fdtable_let_go(&runtime->fds, stream);
     if (got >= 0) {
@@ -59,11 +66,31 @@ static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msg
     return odb_real.sendmsg(fd, message, flags);
 }
 
+/* Urgent data is one byte that TCP carries beside the others: what comes before it in the same call travels in frames, it does not. */
+static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct msghdr *message, int flags) {
+    struct iovec parts[IOV_MAX], *last = NULL;
+    int count = 0;
+    for (size_t i = 0; i < message->msg_iovlen && i < IOV_MAX; i++)
+        if (message->msg_iov[i].iov_len > 0) last = &parts[count], parts[count++] = message->msg_iov[i];
+    if (!last) return 0;
+    char *urgent = (char *)last->iov_base + --last->iov_len;
+    struct iovec byte = {urgent, 1};
+    struct msghdr rest = {.msg_iov = &byte, .msg_iovlen = 1};
+    ssize_t before = last == parts && last->iov_len == 0 ? 0 : as_result(odb_stream_send(runtime, stream, fd, parts, count, flags & ~MSG_OOB));
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += parts[i].iov_len;
+    if (before < 0 || (size_t)before < total) return before;
+    ssize_t sent = send_kernel(runtime, fd, &rest, flags, ODB_SOCKET_CALL);
+    return sent > 0 ? before + sent : before > 0 ? before : sent;
+}
+
 ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return send_kernel(runtime, fd, message, flags, family);
     ssize_t sent;
-    if ((flags & MSG_OOB) || !odb_stream_frames_out(runtime, stream, fd)) sent = send_kernel(runtime, fd, message, flags, family);
+    if (!odb_stream_frames_out(runtime, stream, fd)) sent = send_kernel(runtime, fd, message, flags, family);
+    else if ((flags & MSG_ZEROCOPY) && odb_sockopt_wants_classic(runtime, fd)) sent = as_result(-ENOBUFS); /* the kernel's way of saying: copy */
+    else if (flags & MSG_OOB) sent = send_urgent(runtime, stream, fd, message, flags);
     else sent = as_result(odb_stream_send(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags));
     odb_fdtable_let_go(&runtime->fds, stream);
     return sent;

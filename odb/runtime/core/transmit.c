@@ -129,7 +129,7 @@ int odb_transmit_wait(int fd) {
     struct timeval timeout = {0, 0};
     socklen_t size = sizeof timeout;
     struct pollfd room = {.fd = fd, .events = POLLOUT};
-    getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size);
+    odb_real.getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size);
     int milliseconds = timeout.tv_sec || timeout.tv_usec ? (int)(timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000) : -1;
     int ready = odb_real.poll(&room, 1, milliseconds);
     return ready > 0 ? 0 : ready < 0 ? -errno : -EAGAIN;

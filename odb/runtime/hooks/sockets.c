@@ -1,5 +1,6 @@
 /* sockets.c: hooks of the calls that make, duplicate and end descriptors. */
 #include "core/sockets.h"
+#include "core/sockopt.h"
 
 #include "hooks/hook.h"
 
@@ -20,6 +21,21 @@ ODB_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int 
 ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
     return runtime ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length)) : odb_real.connect(fd, address, length);
+}
+
+ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length)) : odb_real.setsockopt(fd, level, option, value, length);
+}
+
+ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length)) : odb_real.getsockopt(fd, level, option, value, length);
+}
+
+ODB_EXPORT int listen(int fd, int backlog) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? ODB_KEEPING_ERRNO(odb_listening(runtime, fd, backlog)) : odb_real.listen(fd, backlog);
 }
 
 ODB_EXPORT int shutdown(int fd, int how) {

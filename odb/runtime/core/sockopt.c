@@ -1,0 +1,109 @@
+/* sockopt.c: socket options in application bytes. */
+#include "core/sockopt.h"
+
+#include "os/real.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+static int get_int(int fd, int level, int option) {
+    int value = 0;
+    socklen_t length = sizeof value;
+    return odb_real.getsockopt(fd, level, option, &value, &length) == 0 ? value : 0;
+}
+
+static int set_int(int fd, int level, int option, int value) {
+    return odb_real.setsockopt(fd, level, option, &value, sizeof value);
+}
+
+/* What the kernel makes of the value is read back: it has bounds of its own. */
+static int set_low_water(struct odb_stream *stream, int fd, const void *value, socklen_t length) {
+    if (odb_real.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, length) != 0) return -1;
+    int mark = get_int(fd, SOL_SOCKET, SO_RCVLOWAT);
+    atomic_store(&stream->low_water, mark > 1 ? mark : 0);
+    return mark > 1 ? set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) : 0;
+}
+
+/* The errno with which a kernel refuses an option that it does not have; 0 for all others. */
+static int refusal(int level, int option) {
+    if (level == SOL_SOCKET && option == SO_ZEROCOPY) return ENOPROTOOPT;
+    if (level == SOL_SOCKET && option == SO_OOBINLINE) return ENOPROTOOPT;
+    if (level == SOL_SOCKET && option == SO_PEEK_OFF) return EOPNOTSUPP;
+    if (level == IPPROTO_TCP && option == TCP_ULP) return ENOENT;
+    if (level == IPPROTO_TCP && (option == TCP_ZEROCOPY_RECEIVE || option == TCP_INQ)) return ENOPROTOOPT;
+    return 0;
+}
+
+static int refuse(int error) {
+    errno = error;
+    return -1;
+}
+
+static int set_on_stream(struct odb_stream *stream, int fd, int level, int option, const void *value, socklen_t length) {
+    if (level == SOL_SOCKET && option == SO_RCVLOWAT) return set_low_water(stream, fd, value, length);
+    int error = refusal(level, option);
+    return error ? refuse(error) : odb_real.setsockopt(fd, level, option, value, length);
+}
+
+int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, const void *value, socklen_t length) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) {
+        if (level == SOL_SOCKET && option == SO_RCVLOWAT) atomic_store(&runtime->sockopts.low_water, true);
+        if (level == SOL_SOCKET && option == SO_ZEROCOPY) atomic_store(&runtime->sockopts.zerocopy, true);
+        return odb_real.setsockopt(fd, level, option, value, length);
+    }
+    int result = set_on_stream(stream, fd, level, option, value, length);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return result;
+}
+
+/* Told once, like the kernel's own. */
+static int take_error(struct odb_stream *stream) {
+    odb_lock_take(&stream->out.lock);
+    int error = stream->out.error;
+    stream->out.error = 0;
+    odb_lock_drop(&stream->out.lock);
+    if (error || !odb_lock_try(&stream->in.lock)) return error; /* whoever is receiving will tell it */
+    error = stream->in.error;
+    stream->in.error = 0;
+    odb_lock_drop(&stream->in.lock);
+    return error;
+}
+
+static int get_on_stream(struct odb_stream *stream, int fd, int level, int option, void *value, socklen_t *length) {
+    int error = level == IPPROTO_TCP ? refusal(level, option) : 0, found = 0;
+    if (error) return refuse(error);
+    if (odb_real.getsockopt(fd, level, option, value, length) != 0) return -1;
+    if (level != SOL_SOCKET || (option != SO_ERROR && option != SO_RCVLOWAT)) return 0;
+    size_t room = *length < sizeof found ? *length : sizeof found;
+    memcpy(&found, value, room);
+    if (option == SO_RCVLOWAT && atomic_load(&stream->low_water)) found = atomic_load(&stream->low_water);
+    if (option == SO_ERROR && found == 0) found = take_error(stream);
+    memcpy(value, &found, room);
+    return 0;
+}
+
+int odb_getsockopt(struct odb_runtime *runtime, int fd, int level, int option, void *value, socklen_t *length) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) return odb_real.getsockopt(fd, level, option, value, length);
+    int result = get_on_stream(stream, fd, level, option, value, length);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return result;
+}
+
+bool odb_sockopt_wants_classic(const struct odb_runtime *runtime, int fd) {
+    return atomic_load_explicit(&runtime->sockopts.zerocopy, memory_order_relaxed) && get_int(fd, SOL_SOCKET, SO_ZEROCOPY) != 0;
+}
+
+void odb_sockopt_adopt(const struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (!atomic_load_explicit(&runtime->sockopts.low_water, memory_order_relaxed)) return;
+    int mark = get_int(fd, SOL_SOCKET, SO_RCVLOWAT);
+    if (mark > 1 && set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) == 0) atomic_store(&stream->low_water, mark);
+}
+
+void odb_sockopt_give_back(const struct odb_stream *stream, int fd) {
+    int mark = atomic_load(&stream->low_water);
+    if (mark) set_int(fd, SOL_SOCKET, SO_RCVLOWAT, mark);
+}
