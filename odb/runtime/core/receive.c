@@ -253,14 +253,6 @@ static bool blocks(int fd, int flags) {
     return !(flags & MSG_DONTWAIT) && !(odb_real.fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
-static size_t iov_length(const struct iovec *iov, int count) {
-    size_t total = 0;
-    for (int i = 0; i < count; i++) total += iov[i].iov_len;
-    return total;
-}
-
-ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
-    size_t wanted = iov_length(iov, count), done = 0;
 /* How many bytes a blocking call waits for. */
 static size_t least(const struct odb_stream *stream, size_t wanted, int flags) {
     size_t mark = (size_t)atomic_load_explicit(&stream->low_water, memory_order_relaxed);
@@ -268,12 +260,12 @@ static size_t least(const struct odb_stream *stream, size_t wanted, int flags) {
     return (flags & MSG_WAITALL) || mark > wanted ? wanted : mark;
 }
 
-    if (wanted == 0) return 0;
-    for (;;) {
-        odb_lock_take(&stream->in.lock);
-        ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
-        if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
-        if (got < 0 && got != -EAGAIN && done > 0) stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
+static size_t iov_length(const struct iovec *iov, int count) {
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += iov[i].iov_len;
+    return total;
+}
+
 static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     if (!odb_lock_try(&stream->in.lock)) return true;
     bool is = odb_inbox_advance(runtime, stream, fd);
@@ -281,6 +273,14 @@ static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int 
     return is;
 }
 
+ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+    size_t wanted = iov_length(iov, count), done = 0;
+    if (wanted == 0) return 0;
+    for (;;) {
+        odb_lock_take(&stream->in.lock);
+        ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
+        if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
+        if (got < 0 && got != -EAGAIN && done > 0) stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
         if (got > 0) done += (size_t)got;
         bool more = got > 0 && done < least(stream, wanted, flags);
@@ -294,14 +294,6 @@ static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int 
     }
 }
 
-bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    if (!odb_lock_try(&stream->in.lock)) return true;
-    bool readable = odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
-    odb_lock_drop(&stream->in.lock);
-    return readable;
-}
-
-size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
 /* Under the lock, with something at hand: is it as much as SO_RCVLOWAT asks for, or all that can be had? */
 static bool reaches_mark(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
@@ -317,6 +309,14 @@ static bool kernel_has_classic(const struct odb_stream *stream, int fd) {
     return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && odb_real.poll(&entry, 1, 0) > 0;
 }
 
+bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (!odb_lock_try(&stream->in.lock)) return true;
+    bool readable = odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
+    odb_lock_drop(&stream->in.lock);
+    return readable;
+}
+
+size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     odb_lock_take(&in->lock);
     odb_inbox_advance(runtime, stream, fd);
