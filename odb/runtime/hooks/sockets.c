@@ -33,11 +33,6 @@ ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t 
     return runtime ? ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length)) : odb_real.getsockopt(fd, level, option, value, length);
 }
 
-ODB_EXPORT int listen(int fd, int backlog) {
-    struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_listening(runtime, fd, backlog)) : odb_real.listen(fd, backlog);
-}
-
 ODB_EXPORT int shutdown(int fd, int how) {
     struct odb_runtime *runtime = odb_enter();
     return runtime ? ODB_KEEPING_ERRNO(odb_shutdown(runtime, fd, how)) : odb_real.shutdown(fd, how);
