@@ -120,12 +120,16 @@ def _check_options(library: Path, options: Path) -> None:
     try:
         check = ctypes.CDLL(str(library)).odb_check_options
     except (OSError, AttributeError) as error:
-        raise LibraryError(f"{library}: this is no libodb.so, or a very old one; build it with `make setup`.") from error
+        raise LibraryError(
+            f"{library}: this is no libodb.so, or a very old one; build it with `make setup`."
+        ) from error
     line: int = check(str(options).encode())
     if line == 0:
         return
     if line < 0:
-        raise LibraryError(f"{options}: the library cannot read its option file; check the permissions on the way to it.")
+        raise LibraryError(
+            f"{options}: the library cannot read its option file; check the permissions on the way to it."
+        )
     text = options.read_text().splitlines()[line - 1]
     raise LibraryError(
         f"{library}: this library does not take {text!r}: it was built from another version than this package; "

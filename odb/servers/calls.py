@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from odb.servers.flags import GATHER
+from odb.servers.flags import GATHER, SCATTER
 
 Bytes = bytes | bytearray | memoryview
 
@@ -29,8 +29,8 @@ def receive_fresh(name: str, sock: socket.socket, size: int) -> memoryview:
 
 
 def receive_into(name: str, sock: socket.socket, room: memoryview, vectors: int) -> int:
-    """Fills `room` from its start, as up to `vectors` neighbouring parts; 0 at the end of the stream."""
-    part = max(1, -(-len(room) // vectors))
+    """Fills `room` from its start, a scattering call as up to `vectors` neighbouring parts; 0 at the end of the stream."""
+    part = max(1, -(-len(room) // (vectors if name in SCATTER else 1)))
     return _INTO[name](sock, [room[at : at + part] for at in range(0, len(room), part)])
 
 

@@ -2,6 +2,7 @@
 
 A tier is started in the foreground, with the library through `odb run`, and ended by its recorded pid. All its files
 are below one folder that a worker without privileges can enter, because nginx drops root where it has it.
+sendfile_max_chunk is off because nginx 1.22 by itself cuts answers longer than that when a worker has to end gracefully.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ http {{
   access_log off;
   default_type application/octet-stream;
   sendfile {sendfile};
+  sendfile_max_chunk 0;
   tcp_nopush on;
   keepalive_requests 1000000;
   client_body_temp_path {folder}/temp/body;

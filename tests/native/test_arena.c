@@ -38,8 +38,7 @@ static void count_release(void *context, void *start, size_t length) {
 
 static bool all_zero(const char *p, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (p[i] != 0)
-            return false;
+        if (p[i] != 0) return false;
     return true;
 }
 
@@ -56,8 +55,7 @@ static void blocks_are_whole_pages_at_the_alignment_asked_for(void) {
             live += usable;
             CHECK_EQ(usable, least);
             CHECK_EQ((uintptr_t)block % page_size(), 0);
-            if (alignment != 0)
-                CHECK_EQ((uintptr_t)block % alignment, 0);
+            if (alignment != 0) CHECK_EQ((uintptr_t)block % alignment, 0);
             memset(block, 0x5a, usable);
         }
     }
@@ -80,8 +78,7 @@ static void guarded_blocks_are_never_touched(void) {
             odb_arena_resize(arena, blocks[i], size / 2);
             odb_arena_resize(arena, blocks[i], size);
         }
-        for (size_t i = 0; i < 64; i++)
-            CHECK(odb_arena_free(arena, blocks[i]));
+        for (size_t i = 0; i < 64; i++) CHECK(odb_arena_free(arena, blocks[i]));
         CHECK(odb_arena_is_valid(arena));
     }
     CHECK(released.calls > 0);
@@ -94,8 +91,7 @@ static void fresh_blocks_cost_no_memory_until_they_are_used(void) {
     size_t pages = MIB(8) / page_size();
     REQUIRE(pages <= sizeof resident);
     REQUIRE(mincore(block, MIB(8), resident) == 0);
-    for (size_t i = 0; i < pages; i++)
-        CHECK_EQ(resident[i] & 1, 0);
+    for (size_t i = 0; i < pages; i++) CHECK_EQ(resident[i] & 1, 0);
 }
 
 static void only_live_block_starts_are_freed(void) {
@@ -173,8 +169,7 @@ static void the_cache_is_bounded_and_gives_up_the_oldest(void) {
     odb_arena_set_release(arena, count_release, &released);
     odb_arena_set_cache_limit(arena, MIB(4));
     char *blocks[256];
-    for (size_t i = 0; i < 256; i++)
-        blocks[i] = odb_arena_alloc(arena, KIB(64), 0);
+    for (size_t i = 0; i < 256; i++) blocks[i] = odb_arena_alloc(arena, KIB(64), 0);
     for (size_t i = 0; i < 256; i++) {
         odb_arena_free(arena, blocks[i]);
         CHECK(odb_arena_report(arena).cached_bytes <= MIB(4));
@@ -195,11 +190,9 @@ static void neighbours_on_both_sides_go_with_the_oldest(void) {
     odb_arena_set_release(arena, count_release, &released);
     odb_arena_set_cache_limit(arena, KIB(300));
     char *blocks[6];
-    for (size_t i = 0; i < 6; i++)
-        blocks[i] = odb_arena_alloc(arena, KIB(64), 0);
+    for (size_t i = 0; i < 6; i++) blocks[i] = odb_arena_alloc(arena, KIB(64), 0);
     static const size_t order[] = {2, 1, 3, 0};
-    for (size_t i = 0; i < 4; i++)
-        odb_arena_free(arena, blocks[order[i]]);
+    for (size_t i = 0; i < 4; i++) odb_arena_free(arena, blocks[order[i]]);
     CHECK_EQ(released.calls, 0);
     odb_arena_free(arena, blocks[5]);
     CHECK_EQ(released.calls, 1);
@@ -279,19 +272,16 @@ static void a_full_arena_says_so_and_recovers(void) {
     struct odb_arena *arena = make(MIB(32));
     char *blocks[32];
     errno = EDOM;
-    for (size_t i = 0; i < 32; i++)
-        REQUIRE((blocks[i] = odb_arena_alloc(arena, MIB(1), 0)) != NULL);
+    for (size_t i = 0; i < 32; i++) REQUIRE((blocks[i] = odb_arena_alloc(arena, MIB(1), 0)) != NULL);
     CHECK(odb_arena_alloc(arena, 1, 0) == NULL);
     CHECK(!odb_arena_resize(arena, blocks[31], MIB(2)));
     CHECK(odb_arena_alloc(arena, SIZE_MAX, 0) == NULL);
     CHECK(odb_arena_alloc(arena, SIZE_MAX - page_size(), 0) == NULL);
     CHECK(odb_arena_alloc(arena, 1, (size_t)1 << 62) == NULL);
     CHECK_EQ(errno, EDOM);
-    for (size_t i = 0; i < 32; i += 2)
-        odb_arena_free(arena, blocks[i]);
+    for (size_t i = 0; i < 32; i += 2) odb_arena_free(arena, blocks[i]);
     CHECK(odb_arena_alloc(arena, MIB(2), 0) == NULL);
-    for (size_t i = 1; i < 32; i += 2)
-        odb_arena_free(arena, blocks[i]);
+    for (size_t i = 1; i < 32; i += 2) odb_arena_free(arena, blocks[i]);
     char *whole = odb_arena_alloc(arena, MIB(32), 0); /* everything has merged again */
     CHECK(whole != NULL);
     CHECK(odb_arena_is_valid(arena));
@@ -300,10 +290,8 @@ static void a_full_arena_says_so_and_recovers(void) {
 static void cached_memory_makes_room_for_other_sizes(void) {
     struct odb_arena *arena = make(MIB(32));
     char *blocks[512];
-    for (size_t i = 0; i < 512; i++)
-        REQUIRE((blocks[i] = odb_arena_alloc(arena, KIB(64), 0)) != NULL);
-    for (size_t i = 0; i < 512; i++)
-        odb_arena_free(arena, blocks[i]);
+    for (size_t i = 0; i < 512; i++) REQUIRE((blocks[i] = odb_arena_alloc(arena, KIB(64), 0)) != NULL);
+    for (size_t i = 0; i < 512; i++) odb_arena_free(arena, blocks[i]);
     CHECK_EQ(odb_arena_report(arena).cached_bytes, MIB(32));
     CHECK(odb_arena_alloc(arena, MIB(24), 0) != NULL);
     CHECK(odb_arena_is_valid(arena));

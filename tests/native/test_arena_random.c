@@ -38,8 +38,7 @@ static bool is_stamped(const struct slot *slot, size_t size) {
     for (size_t at = 0; at + sizeof(uint64_t) <= size; at += 4096) {
         uint64_t found;
         memcpy(&found, slot->block + at, sizeof found);
-        if (found != slot->stamp)
-            return false;
+        if (found != slot->stamp) return false;
     }
     return true;
 }
@@ -58,8 +57,7 @@ static void fill_slot(struct odb_arena *arena, struct slot *slot, uint64_t *rand
     size_t alignment = next_random(random) % 8 == 0 ? (size_t)4096 << next_random(random) % 8 : 0;
     bool is_zero;
     slot->block = odb_arena_alloc_zeroed(arena, size, alignment, &is_zero);
-    if (slot->block == NULL)
-        return;
+    if (slot->block == NULL) return;
     slot->size = size;
     slot->stamp = next_random(random);
     CHECK(alignment == 0 || (uintptr_t)slot->block % alignment == 0);
@@ -73,8 +71,7 @@ static void resize_slot(struct odb_arena *arena, struct slot *slot, uint64_t *ra
     bool done = odb_arena_resize(arena, slot->block, size);
     CHECK(done || size > before);
     CHECK(is_stamped(slot, size < slot->size ? size : slot->size));
-    if (!done)
-        return;
+    if (!done) return;
     CHECK(odb_arena_usable(arena, slot->block) >= size);
     slot->size = size;
     stamp(slot);
@@ -111,8 +108,7 @@ static void check_report_against(struct odb_arena *arena, const struct slot *slo
     size_t live = 0;
     size_t blocks = 0;
     for (size_t i = 0; i < count; i++) {
-        if (slots[i].block == NULL)
-            continue;
+        if (slots[i].block == NULL) continue;
         size_t usable = odb_arena_usable(arena, slots[i].block);
         CHECK(usable >= slots[i].size);
         CHECK(usable <= slots[i].size + slots[i].size / 7 + 8192);
@@ -135,15 +131,13 @@ static void random_operations_agree_with_the_model(void) {
     uint64_t random = 0x9e3779b97f4a7c15u;
     for (int i = 0; i < STEPS; i++) {
         step(arena, &slots[next_random(&random) % SLOTS], &random);
-        if (i % 1000 != 0)
-            continue;
+        if (i % 1000 != 0) continue;
         REQUIRE(odb_arena_is_valid(arena));
         check_report_against(arena, slots, SLOTS);
         CHECK(odb_arena_report(arena).cached_bytes <= (size_t)8 << 20);
     }
     for (size_t i = 0; i < SLOTS; i++)
-        if (slots[i].block != NULL)
-            empty_slot(arena, &slots[i]);
+        if (slots[i].block != NULL) empty_slot(arena, &slots[i]);
     odb_arena_set_cache_limit(arena, 0);
     CHECK(odb_arena_free(arena, odb_arena_alloc(arena, 1, 0)));
     CHECK(odb_arena_is_valid(arena));
@@ -169,10 +163,8 @@ static void exchange(struct worker *worker) {
     given->block = NULL;
     fill_slot(worker->crew->arena, given, &worker->random);
     struct slot *taken = atomic_exchange(&worker->crew->shared[next_random(&worker->random) % SHARED], given);
-    if (taken == NULL)
-        return;
-    if (taken->block != NULL)
-        empty_slot(worker->crew->arena, taken);
+    if (taken == NULL) return;
+    if (taken->block != NULL) empty_slot(worker->crew->arena, taken);
     free(taken);
 }
 
@@ -180,12 +172,10 @@ static void *work(void *argument) {
     struct worker *worker = argument;
     for (int i = 0; i < THREAD_STEPS; i++) {
         step(worker->crew->arena, &worker->own[next_random(&worker->random) % 24], &worker->random);
-        if (i % 4 == 0)
-            exchange(worker);
+        if (i % 4 == 0) exchange(worker);
     }
     for (size_t i = 0; i < 24; i++)
-        if (worker->own[i].block != NULL)
-            empty_slot(worker->crew->arena, &worker->own[i]);
+        if (worker->own[i].block != NULL) empty_slot(worker->crew->arena, &worker->own[i]);
     atomic_fetch_sub(&worker->crew->at_work, 1);
     return NULL;
 }
@@ -224,12 +214,10 @@ static void threads_and_forks_leave_the_arena_whole(void) {
         fork_once(crew.arena);
         CHECK(odb_arena_is_valid(crew.arena));
     }
-    for (size_t i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     for (size_t i = 0; i < SHARED; i++) {
         struct slot *left = atomic_load(&crew.shared[i]);
-        if (left != NULL && left->block != NULL)
-            empty_slot(crew.arena, left);
+        if (left != NULL && left->block != NULL) empty_slot(crew.arena, left);
         free(left);
     }
     CHECK(odb_arena_is_valid(crew.arena));

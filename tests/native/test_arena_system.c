@@ -130,20 +130,14 @@ static void *free_held(void *argument) {
 
 static int in_child(struct held *held, const char *kept) {
     odb_arena_after_fork_child(held->arena);
-    if (!odb_arena_is_valid(held->arena))
-        return 2;
-    if (odb_arena_report(held->arena).cached_bytes != MIB(5))
-        return 3; /* the range whose thread is gone */
-    if (kept[0] != 'k' || odb_arena_usable(held->arena, kept) != KIB(64))
-        return 4;
+    if (!odb_arena_is_valid(held->arena)) return 2;
+    if (odb_arena_report(held->arena).cached_bytes != MIB(5)) return 3; /* the range whose thread is gone */
+    if (kept[0] != 'k' || odb_arena_usable(held->arena, kept) != KIB(64)) return 4;
     odb_arena_set_release(held->arena, NULL, NULL);
     odb_arena_set_cache_limit(held->arena, 0);
-    if (!odb_arena_free(held->arena, (char *)(uintptr_t)kept))
-        return 5;
-    if (odb_arena_report(held->arena).cached_bytes != 0)
-        return 6;
-    if (odb_arena_alloc(held->arena, MIB(60), 0) == NULL)
-        return 7;
+    if (!odb_arena_free(held->arena, (char *)(uintptr_t)kept)) return 5;
+    if (odb_arena_report(held->arena).cached_bytes != 0) return 6;
+    if (odb_arena_alloc(held->arena, MIB(60), 0) == NULL) return 7;
     return odb_arena_is_valid(held->arena) ? 0 : 8;
 }
 
@@ -161,8 +155,7 @@ static void a_child_has_a_consistent_copy_though_a_release_was_under_way(void) {
     odb_arena_before_fork(held.arena);
     pid_t child = fork();
     REQUIRE(child >= 0);
-    if (child == 0)
-        _exit(in_child(&held, kept));
+    if (child == 0) _exit(in_child(&held, kept));
     odb_arena_after_fork_parent(held.arena);
     int status = -1;
     CHECK_EQ(waitpid(child, &status, 0), child);

@@ -107,7 +107,8 @@ static void mapping_over_a_window_forgets_it(void) {
     struct odb_span span = world_payload(7, 8 * P);
     uint64_t before = fetches();
     REQUIRE(area != MAP_FAILED && odb_windows_map(&world.windows, area, 8 * P, &span) == 0);
-    CHECK_EQ(odb_mmap(&world, area, 2 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), area);
+    CHECK_EQ(odb_mmap(&world, area, 2 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+             area);
     CHECK(kernel_can_write(area, 2 * P));
     CHECK_EQ(odb_madvise(&world, area + 2 * P, 2 * P, MADV_DONTNEED), 0);
     CHECK_EQ(area[2 * P], 0);

@@ -170,7 +170,8 @@ static void peer_that_goes_away_is_reported_by_the_next_write(void) {
 
 static void *write_blocking(void *context) {
     int fd = *(int *)context;
-    struct iovec iov[3] = {{source, 1000}, {source + 1000, LARGE / 2}, {source + 1000 + LARGE / 2, LARGE - LARGE / 2 - 1000}};
+    struct iovec iov[3] = {
+        {source, 1000}, {source + 1000, LARGE / 2}, {source + 1000 + LARGE / 2, LARGE - LARGE / 2 - 1000}};
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = 3};
     CHECK_EQ(odb_send(&world, fd, &message, MSG_NOSIGNAL, ODB_SOCKET_CALL), LARGE);
     return NULL;

@@ -119,7 +119,8 @@ static void kernel_that_gives_one_byte_per_call_and_interrupts_changes_nothing(v
 }
 
 /* Delivery of `first` bytes, a look at the stream, the rest: I1 for every segmentation of the first bytes. */
-static void check_segmented(const uint8_t *wire, size_t length, const uint8_t *plain, size_t plain_length, size_t cut, bool framed) {
+static void check_segmented(const uint8_t *wire, size_t length, const uint8_t *plain, size_t plain_length, size_t cut,
+                            bool framed) {
     int raw, fd;
     size_t done = 0;
     char answer[64];
@@ -142,7 +143,8 @@ static void check_segmented(const uint8_t *wire, size_t length, const uint8_t *p
 static void hello_is_recognised_in_every_segmentation(void) {
     begin_message();
     add_real("hello behind hello");
-    for (size_t cut = 0; cut <= message.length; cut++) check_segmented(message.wire, message.length, message.plain, message.plain_length, cut, true);
+    for (size_t cut = 0; cut <= message.length; cut++)
+        check_segmented(message.wire, message.length, message.plain, message.plain_length, cut, true);
 }
 
 static void classic_bytes_that_begin_like_a_hello_arrive_untouched_in_every_segmentation(void) {
@@ -152,7 +154,8 @@ static void classic_bytes_that_begin_like_a_hello_arrive_untouched_in_every_segm
         memcpy(bytes, hello, same);
         bytes[same] = (uint8_t)(hello[same] ^ 1);
         memset(bytes + same + 1, 'c', sizeof bytes - same - 1);
-        for (size_t cut = 0; cut <= same + 2; cut++) check_segmented(bytes, sizeof bytes, bytes, sizeof bytes, cut, false);
+        for (size_t cut = 0; cut <= same + 2; cut++)
+            check_segmented(bytes, sizeof bytes, bytes, sizeof bytes, cut, false);
     }
 }
 
@@ -187,15 +190,18 @@ static bool is_boundary(size_t at) {
 /* A cut body must not look like a whole one. */
 static void end_of_stream_is_an_end_between_frames_and_a_reset_within_them(void) {
     mixed_message();
-    for (size_t cut = 16; cut <= message.length; cut += cut < 40 || is_boundary(cut) || is_boundary(cut + 1) || is_boundary(cut + 2) ? 1 : 3) {
+    for (size_t cut = 16; cut <= message.length;
+         cut += cut < 40 || is_boundary(cut) || is_boundary(cut + 1) || is_boundary(cut + 2) ? 1 : 3) {
         int raw, fd;
         size_t done = 0;
         world_raw_client(&raw, &fd);
         put(raw, message.wire, cut);
         world_close(raw);
         ssize_t result = take_all(fd, &done, 700);
-        if (is_boundary(cut)) CHECK_EQ(result, 0);
-        else CHECK(result == -1 && errno == ECONNRESET);
+        if (is_boundary(cut))
+            CHECK_EQ(result, 0);
+        else
+            CHECK(result == -1 && errno == ECONNRESET);
         CHECK(done <= message.plain_length);
         CHECK_MEM_EQ(got_bytes, message.plain, done);
         CHECK_EQ(world_recv(fd, got_bytes, 10, 0), 0);
@@ -244,7 +250,8 @@ static void broken_frame_resets_the_connection_and_is_counted(void) {
 
 enum place { ARENA, LIBC, STACK, STATIC };
 
-static void check_buffers(enum place place, size_t offset, size_t per_call, uint32_t seed, size_t length, size_t head, size_t tail) {
+static void check_buffers(enum place place, size_t offset, size_t per_call, uint32_t seed, size_t length, size_t head,
+                          size_t tail) {
     static uint8_t fixed[48 * 1024];
     uint8_t local[place == STACK ? 48 * 1024 : 1], *buffer = local;
     int raw, fd;
@@ -262,7 +269,8 @@ static void check_buffers(enum place place, size_t offset, size_t per_call, uint
     ssize_t got;
     while ((got = world_recv(fd, buffer + offset, per_call, 0)) > 0) {
         if (!CHECK((size_t)got <= per_call && done + (size_t)got <= message.plain_length)) break;
-        if (done % 3 == 0) CHECK_MEM_EQ(buffer + offset, message.plain + done, (size_t)got); /* by the fault handler */
+        if (done % 3 == 0)
+            CHECK_MEM_EQ(buffer + offset, message.plain + done, (size_t)got); /* by the fault handler */
         else {
             struct iovec iov = {buffer + offset, (size_t)got};
             CHECK_EQ(odb_windows_materialise(&world.windows, &iov, 1), 0);
@@ -298,7 +306,8 @@ static void only_heap_blocks_carry_windows(void) {
 }
 
 static void iovecs_are_filled_in_order_without_gaps(void) {
-    static const size_t cuts[][4] = {{1, 1, 1, 1}, {0, 5, 0, 4096}, {4096, 4096, 100, 8192}, {19, 8192, 1, 20000}, {10000, 0, 0, 10000}};
+    static const size_t cuts[][4] = {
+        {1, 1, 1, 1}, {0, 5, 0, 4096}, {4096, 4096, 100, 8192}, {19, 8192, 1, 20000}, {10000, 0, 0, 10000}};
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         int raw, fd;
         uint8_t *block = world_pages(40000);
@@ -339,7 +348,8 @@ static void bytes_beside_the_received_ones_survive_in_an_old_window(void) {
         CHECK_EQ(world_recv(fd, block + from, message.plain_length, 0), message.plain_length);
         CHECK_MEM_EQ(block + from, message.plain, message.plain_length);
         CHECK(world_same(block, from, 20, 0));
-        CHECK(world_same(block + from + message.plain_length, 4 * P - from - message.plain_length, 20, from + message.plain_length));
+        CHECK(world_same(block + from + message.plain_length, 4 * P - from - message.plain_length, 20,
+                         from + message.plain_length));
         odb_free(&world, block);
         world_close(raw);
         world_close(fd);
@@ -467,8 +477,10 @@ static void lack_of_memory_gives_an_error_or_the_right_bytes(void) {
         ssize_t result = take_all(fd, &done, 300);
         faults_clear();
         CHECK_MEM_EQ(got_bytes, message.plain, done);
-        if (result == 0) CHECK_EQ(done, message.plain_length);
-        else CHECK(errno == ECONNRESET || errno == ENOMEM);
+        if (result == 0)
+            CHECK_EQ(done, message.plain_length);
+        else
+            CHECK(errno == ECONNRESET || errno == ENOMEM);
         world_close(fd);
     }
 }
@@ -487,8 +499,10 @@ static void lack_of_memory_while_looking_ahead_gives_an_error_or_the_right_bytes
         ssize_t result = take_all(fd, &done, 300);
         faults_clear();
         CHECK_MEM_EQ(got_bytes, message.plain, done);
-        if (result == 0) CHECK(done == message.plain_length || peeked == -1);
-        else CHECK(errno == ECONNRESET || errno == ENOMEM);
+        if (result == 0)
+            CHECK(done == message.plain_length || peeked == -1);
+        else
+            CHECK(errno == ECONNRESET || errno == ENOMEM);
         world_close(fd);
     }
 }

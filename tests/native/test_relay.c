@@ -118,8 +118,12 @@ static void handle(struct relay *relay) {
     uint8_t *bytes = relay->block + relay->offset;
     size_t look = draw(relay->held);
     switch (draw(8)) {
-    case 0: CHECK_EQ(*(volatile uint8_t *)(bytes + look), fixture_byte(seed, relay->at + look)); break;
-    case 1: CHECK(world_same(bytes, relay->held, seed, relay->at)); break;
+    case 0:
+        CHECK_EQ(*(volatile uint8_t *)(bytes + look), fixture_byte(seed, relay->at + look));
+        break;
+    case 1:
+        CHECK(world_same(bytes, relay->held, seed, relay->at));
+        break;
     case 2:
         relay->block = odb_realloc(&world, relay->block, relay->offset + relay->held + draw(3 * P));
         REQUIRE(relay->block != NULL);
@@ -128,7 +132,8 @@ static void handle(struct relay *relay) {
         memmove(relay->block, bytes, relay->held);
         relay->offset = 0;
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -160,8 +165,10 @@ static void turn(struct relay *relay, int from, int to) {
         REQUIRE(got >= 0);
         relay->held = (size_t)got;
         relay->ended = got == 0;
-        if (relay->ended) CHECK_EQ(odb_shutdown(&world, to, SHUT_WR), 0);
-        else handle(relay);
+        if (relay->ended)
+            CHECK_EQ(odb_shutdown(&world, to, SHUT_WR), 0);
+        else
+            handle(relay);
     }
     if (relay->held > relay->sent) {
         size_t length = draw(3) ? relay->held - relay->sent : 1 + draw(relay->held - relay->sent);
@@ -181,8 +188,10 @@ static bool consume(int fd, uint64_t *at) {
     bool end = got == 0;
     if (!again(got)) {
         REQUIRE(got >= 0 && (size_t)got <= room);
-        if (draw(2)) CHECK(world_same(block + offset, (size_t)got, seed, *at));
-        else CHECK(fixture_same(block + offset, (size_t)got, seed, *at)); /* through the fault handler */
+        if (draw(2))
+            CHECK(world_same(block + offset, (size_t)got, seed, *at));
+        else
+            CHECK(fixture_same(block + offset, (size_t)got, seed, *at)); /* through the fault handler */
         if (flags == 0) *at += (uint64_t)got;
     }
     odb_free(&world, block);
@@ -190,8 +199,9 @@ static bool consume(int fd, uint64_t *at) {
 }
 
 static void draw_options(void) {
-    static const char *const strategies[] = {"static", "dynamic", "anticipated"}, *const minima[] = {"4K", "8K", "64K"}, *const captures[] = {"", "file", "memory", "file,memory"},
-                      *const chunks[] = {"4K", "64K", "1M"}, *const edges[] = {"0", "1000", "4K"};
+    static const char *const strategies[] = {"static", "dynamic", "anticipated"}, *const minima[] = {"4K", "8K", "64K"},
+                             *const captures[] = {"", "file", "memory", "file,memory"},
+                             *const chunks[] = {"4K", "64K", "1M"}, *const edges[] = {"0", "1000", "4K"};
     world_set("strategy", strategies[draw(3)]);
     world_set("unaligned_size", edges[draw(3)]);
     world_set("virtual_min", minima[draw(3)]);
@@ -252,7 +262,8 @@ static void stream_through_random_relays_arrives_unchanged(void) {
         }
     }
     close(file);
-    CHECK(world_count(ODB_STAT_windows_mapped) > 0 && world_count(ODB_STAT_spans_sent) > world_count(ODB_STAT_payloads_captured));
+    CHECK(world_count(ODB_STAT_windows_mapped) > 0 &&
+          world_count(ODB_STAT_spans_sent) > world_count(ODB_STAT_payloads_captured));
     CHECK_EQ(world.windows.live, 0);
     CHECK_EQ(atomic_load(&world.fds.streams), 0);
 }

@@ -123,14 +123,17 @@ static void lack_of_memory_to_park_sends_the_rest_at_once(void) {
 
 /* I9: what is only forwarded is neither fetched nor faulted on. */
 static void forwarded_sub_ranges_of_windows_are_spans_and_cost_no_fetch(void) {
-    static const struct { size_t from, length; } ranges[] = {{0, 16384}, {1, 16383}, {5000, 9000}, {4096, 4096}, {100, 1}, {0, 4095}, {12000, 4384}};
+    static const struct {
+        size_t from, length;
+    } ranges[] = {{0, 16384}, {1, 16383}, {5000, 9000}, {4096, 4096}, {100, 1}, {0, 4095}, {12000, 4384}};
     struct odb_span span = world_payload(4, 4 * P);
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         int client, server;
         uint8_t *pages = world_pages(4 * P);
         world_connect(&client, &server);
         REQUIRE(odb_windows_map(&world.windows, pages, 4 * P, &span) == 0);
-        uint64_t fetches = world_count(ODB_STAT_fetches), faults = world_count(ODB_STAT_faults), spans = world_count(ODB_STAT_spans_sent);
+        uint64_t fetches = world_count(ODB_STAT_fetches), faults = world_count(ODB_STAT_faults),
+                 spans = world_count(ODB_STAT_spans_sent);
         CHECK_EQ(world_send(client, pages + ranges[i].from, ranges[i].length, 0), ranges[i].length);
         CHECK_EQ(world_count(ODB_STAT_fetches), fetches);
         CHECK_EQ(world_count(ODB_STAT_faults), faults);
@@ -152,7 +155,8 @@ static void neighbouring_windows_leave_as_one_descriptor(void) {
         uint8_t *a = world_pages(2 * P), *b = world_pages(2 * P);
         world_set("coalesce", coalesce ? "on" : "off");
         world_connect(&client, &server);
-        REQUIRE(odb_windows_map(&world.windows, a, 2 * P, &first) == 0 && odb_windows_map(&world.windows, b, 2 * P, &second) == 0);
+        REQUIRE(odb_windows_map(&world.windows, a, 2 * P, &first) == 0 &&
+                odb_windows_map(&world.windows, b, 2 * P, &second) == 0);
         uint64_t spans = world_count(ODB_STAT_spans_sent);
         struct iovec iov[2] = {{a, 2 * P}, {b, 2 * P}};
         struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};

@@ -17,7 +17,8 @@ static int (*genuine_pwait2)(int, struct epoll_event *, int, const struct timesp
 static int (*genuine_ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 static int (*genuine_pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *);
 
-static int counted_pwait2(int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask) {
+static int counted_pwait2(int set, struct epoll_event *events, int room, const struct timespec *timeout,
+                          const sigset_t *mask) {
     atomic_fetch_add(&kernel_waits, 1);
     return genuine_pwait2(set, events, room, timeout, mask);
 }
@@ -27,7 +28,8 @@ static int counted_ppoll(struct pollfd *fds, nfds_t count, const struct timespec
     return genuine_ppoll(fds, count, timeout, mask);
 }
 
-static int counted_pselect(int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask) {
+static int counted_pselect(int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
+                           const sigset_t *mask) {
     atomic_fetch_add(&kernel_waits, 1);
     return genuine_pselect(count, in, out, except, timeout, mask);
 }

@@ -133,7 +133,10 @@ static void window_mapped_over_part_of_another_leaves_the_rest(void) {
 }
 
 static void window_overwritten_in_part_keeps_every_other_byte(void) {
-    static const struct { size_t from, length; } cases[] = {{0, 1}, {5, 100}, {P - 3, 6}, {10, 3 * P}, {P, 2 * P}, {P, P + 1}, {2 * P - 1, 2 * P + 1}, {0, 4 * P}, {4 * P - 1, 1}};
+    static const struct {
+        size_t from, length;
+    } cases[] = {{0, 1},     {5, 100},      {P - 3, 6}, {10, 3 * P}, {P, 2 * P}, {P, P + 1}, {2 * P - 1, 2 * P + 1},
+                 {0, 4 * P}, {4 * P - 1, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct odb_span span = world_payload(6, 4 * P);
         uint8_t *pages = world_pages(4 * P);

@@ -1,4 +1,4 @@
-"""Readiness, blocking and looking ahead answer in application bytes: nothing owed is forgotten, nothing is announced in vain."""
+"""Readiness, blocking and looking ahead answer in application bytes: nothing owed is forgotten, nothing announced in vain."""
 
 from __future__ import annotations
 

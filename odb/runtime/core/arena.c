@@ -23,8 +23,7 @@ static void *map(size_t length, int protection) {
  * a process under RLIMIT_AS keeps room for its stacks, libraries and small blocks. */
 static void *reserve_half(size_t length) {
     char *at = map(2 * length, PROT_NONE);
-    if (at != NULL)
-        odb_real.munmap(at + length, length);
+    if (at != NULL) odb_real.munmap(at + length, length);
     return at;
 }
 
@@ -43,8 +42,7 @@ static struct arena *map_bookkeeping(uint32_t pages, unsigned page_shift) {
     head = (head + page - 1) & ~(page - 1);
     size_t descriptors = ((size_t)(pages + 1) * sizeof(struct arena_block) + page - 1) & ~(page - 1);
     char *at = map(head + descriptors, PROT_NONE);
-    if (at == NULL)
-        return NULL;
+    if (at == NULL) return NULL;
     if (odb_real.mprotect(at, head, PROT_READ | PROT_WRITE) != 0) {
         odb_real.munmap(at, head + descriptors);
         return NULL;
@@ -73,8 +71,7 @@ static void set_up(struct arena *a, void *start) {
 
 static struct odb_arena *create(size_t reserve, unsigned page_shift) {
     void *start = reserve_half(reserve);
-    if (start == NULL)
-        return NULL;
+    if (start == NULL) return NULL;
     struct arena *a = map_bookkeeping((uint32_t)(reserve >> page_shift), page_shift);
     if (a != NULL) {
         set_up(a, start);
@@ -96,8 +93,7 @@ struct odb_arena *odb_arena_create(size_t reserve) {
     int saved = errno;
     unsigned page_shift = (unsigned)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
     size_t most = (size_t)ARENA_PAGES_MAX << page_shift;
-    if (reserve > most)
-        reserve = most;
+    if (reserve > most) reserve = most;
     reserve &= ~(((size_t)1 << page_shift) - 1);
     struct odb_arena *arena = reserve > 0 ? create(reserve, page_shift) : NULL;
     while (arena == NULL && reserve > ODB_ARENA_RESERVE_MIN) {
@@ -137,15 +133,13 @@ static void give_back(struct arena *a, uint32_t at) {
     odb_lock_drop(&a->lock);
 
     int saved = errno;
-    if (release != NULL)
-        release(context, arena_address(a, at), length);
+    if (release != NULL) release(context, arena_address(a, at), length);
     bool zero = odb_real.madvise(arena_address(a, at), length, MADV_DONTNEED) == 0; /* refused for locked memory, say */
     errno = saved;
 
     odb_lock_take(&a->lock);
     odb_arena_list_drop(a, &a->releasing, at);
-    if (!zero)
-        a->zero_unknown = true;
+    if (!zero) a->zero_unknown = true;
     odb_arena_clean_put(a, at);
 }
 
@@ -164,8 +158,7 @@ static void give_back_oldest(struct arena *a) {
     }
     while (pages < most && at > 0) {
         uint32_t before = odb_arena_map_around(a, at - 1);
-        if (before == ARENA_NIL || arena_state(a, before) != ARENA_CACHED)
-            break;
+        if (before == ARENA_NIL || arena_state(a, before) != ARENA_CACHED) break;
         odb_arena_map_unlist(a, before);
         odb_arena_map_end(a, at);
         pages += at - before;
@@ -182,8 +175,7 @@ static void retire(struct arena *a, uint32_t at) {
         return;
     }
     odb_arena_cache_put(a, at);
-    while (a->cached_pages << a->page_shift > a->cache_limit)
-        give_back_oldest(a);
+    while (a->cached_pages << a->page_shift > a->cache_limit) give_back_oldest(a);
 }
 
 /* ---- blocks ---- */
@@ -196,8 +188,7 @@ static uint32_t pages_for(const struct arena *a, size_t size) {
 
 void *odb_arena_alloc_zeroed(struct odb_arena *arena, size_t size, size_t alignment, bool *is_zero) {
     struct arena *a = arena_of(arena);
-    if (size > a->face.length || alignment > a->face.length)
-        return NULL;
+    if (size > a->face.length || alignment > a->face.length) return NULL;
     uint32_t pages = pages_for(a, size);
     uint32_t pages_apart = pages_for(a, alignment);
     odb_lock_take(&a->lock);
@@ -218,8 +209,7 @@ void *odb_arena_alloc_zeroed(struct odb_arena *arena, size_t size, size_t alignm
         a->live_blocks++;
     }
     odb_lock_drop(&a->lock);
-    if (at == ARENA_NIL)
-        return NULL;
+    if (at == ARENA_NIL) return NULL;
     *is_zero = fresh;
     return arena_address(a, at);
 }
@@ -232,13 +222,11 @@ void *odb_arena_alloc(struct odb_arena *arena, size_t size, size_t alignment) {
 /* The page at which the live block `block` starts, or ARENA_NIL. */
 static uint32_t live_at(const struct arena *a, const void *block) {
     size_t offset = (uintptr_t)block - a->face.start;
-    if (offset >= a->face.length || (offset & (((size_t)1 << a->page_shift) - 1)) != 0)
-        return ARENA_NIL;
+    if (offset >= a->face.length || (offset & (((size_t)1 << a->page_shift) - 1)) != 0) return ARENA_NIL;
     uint32_t at = (uint32_t)(offset >> a->page_shift);
     /* The mark first: a page without one may lie beyond the committed descriptors. */
     uint64_t marks = atomic_load_explicit(&a->starts[0][at >> 6], memory_order_relaxed);
-    if ((marks >> (at & 63) & 1) == 0 || arena_state(a, at) != ARENA_LIVE)
-        return ARENA_NIL;
+    if ((marks >> (at & 63) & 1) == 0 || arena_state(a, at) != ARENA_LIVE) return ARENA_NIL;
     return at;
 }
 
@@ -265,8 +253,7 @@ static void shrink(struct arena *a, uint32_t at, uint32_t pages) {
 
 bool odb_arena_resize(struct odb_arena *arena, void *block, size_t size) {
     struct arena *a = arena_of(arena);
-    if (size > a->face.length)
-        return false;
+    if (size > a->face.length) return false;
     uint32_t pages = pages_for(a, size);
     int saved = errno;
     odb_lock_take(&a->lock);
@@ -277,8 +264,7 @@ bool odb_arena_resize(struct odb_arena *arena, void *block, size_t size) {
         shrink(a, at, pages);
     } else if (done && pages > before) {
         done = odb_arena_map_extend(a, at, pages);
-        if (done)
-            a->live_pages += pages - before;
+        if (done) a->live_pages += pages - before;
     }
     odb_lock_drop(&a->lock);
     errno = saved;
@@ -293,15 +279,12 @@ size_t odb_arena_usable(const struct odb_arena *arena, const void *block) {
 
 bool odb_arena_find(const struct odb_arena *arena, const void *p, void **start, size_t *size) {
     const struct arena *a = arena_of(arena);
-    if (!odb_arena_contains(arena, p))
-        return false;
+    if (!odb_arena_contains(arena, p)) return false;
     uint32_t page = (uint32_t)(((uintptr_t)p - a->face.start) >> a->page_shift);
     uint32_t at = odb_arena_map_around(a, page);
-    if (at == ARENA_NIL)
-        return false;
+    if (at == ARENA_NIL) return false;
     uint32_t word = arena_word(a, at); /* read once: both halves belong together */
-    if ((word & 7u) != ARENA_LIVE || page - at >= word >> 3)
-        return false;
+    if ((word & 7u) != ARENA_LIVE || page - at >= word >> 3) return false;
     *start = arena_address(a, at);
     *size = (size_t)(word >> 3) << a->page_shift;
     return true;

@@ -10,18 +10,13 @@ static bool tiling_is_valid(const struct arena *a, struct tally *tally) {
     enum arena_state before = ARENA_NONE;
     uint32_t at = 0;
     while (at < a->pages) {
-        if (at >= a->committed)
-            return false;
+        if (at >= a->committed) return false;
         enum arena_state state = arena_state(a, at);
         uint32_t pages = arena_pages(a, at);
-        if (state == ARENA_NONE || state > ARENA_RELEASING || pages == 0 || pages > a->pages - at)
-            return false;
-        if (state == ARENA_CLEAN && before == ARENA_CLEAN)
-            return false;
-        if (state != ARENA_CLEAN && at + pages > a->committed)
-            return false;
-        if (odb_arena_map_around(a, at) != at || odb_arena_map_around(a, at + pages - 1) != at)
-            return false;
+        if (state == ARENA_NONE || state > ARENA_RELEASING || pages == 0 || pages > a->pages - at) return false;
+        if (state == ARENA_CLEAN && before == ARENA_CLEAN) return false;
+        if (state != ARENA_CLEAN && at + pages > a->committed) return false;
+        if (odb_arena_map_around(a, at) != at || odb_arena_map_around(a, at + pages - 1) != at) return false;
         tally->pages[state] += pages;
         tally->blocks[state]++;
         before = state;
@@ -38,8 +33,7 @@ static bool marks_are_valid(const struct arena *a, size_t blocks) {
         size_t words = (bits + 63) / 64;
         for (size_t i = 0; i < words; i++) {
             uint64_t word = a->starts[level][i];
-            if (level == 0)
-                marks += (size_t)__builtin_popcountll(word);
+            if (level == 0) marks += (size_t)__builtin_popcountll(word);
             if (level + 1 < ARENA_LEVELS && (word != 0) != ((a->starts[level + 1][i >> 6] >> (i & 63) & 1) != 0))
                 return false;
         }
@@ -52,14 +46,10 @@ static bool marks_are_valid(const struct arena *a, size_t blocks) {
 static bool list_is_valid(const struct arena *a, uint32_t head, enum arena_state state, unsigned slot, size_t *count) {
     uint32_t before = ARENA_NIL;
     for (uint32_t at = head; at != ARENA_NIL; before = at, at = a->block[at].next) {
-        if (at >= a->committed || arena_state(a, at) != state || a->block[at].prev != before)
-            return false;
-        if (state == ARENA_CLEAN && odb_arena_bin_of(arena_pages(a, at)) != slot)
-            return false;
-        if (state == ARENA_CACHED && arena_pages(a, at) != slot)
-            return false;
-        if (++*count > a->pages)
-            return false;
+        if (at >= a->committed || arena_state(a, at) != state || a->block[at].prev != before) return false;
+        if (state == ARENA_CLEAN && odb_arena_bin_of(arena_pages(a, at)) != slot) return false;
+        if (state == ARENA_CACHED && arena_pages(a, at) != slot) return false;
+        if (++*count > a->pages) return false;
     }
     return true;
 }
@@ -68,10 +58,8 @@ static bool slots_are_valid(const struct arena *a, const uint32_t *heads, const 
                             enum arena_state state, size_t blocks) {
     size_t count = 0;
     for (unsigned slot = 0; slot < slots; slot++) {
-        if ((heads[slot] != ARENA_NIL) != ((used[slot / 64] >> slot % 64 & 1) != 0))
-            return false;
-        if (!list_is_valid(a, heads[slot], state, slot, &count))
-            return false;
+        if ((heads[slot] != ARENA_NIL) != ((used[slot / 64] >> slot % 64 & 1) != 0)) return false;
+        if (!list_is_valid(a, heads[slot], state, slot, &count)) return false;
     }
     return count == blocks;
 }
@@ -89,11 +77,9 @@ static bool ages_are_valid(const struct arena *a, size_t blocks) {
 
 static bool check(const struct arena *a) {
     struct tally tally = {0};
-    if (!tiling_is_valid(a, &tally))
-        return false;
+    if (!tiling_is_valid(a, &tally)) return false;
     size_t all = 0;
-    for (int state = 0; state <= ARENA_RELEASING; state++)
-        all += tally.blocks[state];
+    for (int state = 0; state <= ARENA_RELEASING; state++) all += tally.blocks[state];
     size_t releasing = 0;
     return marks_are_valid(a, all) &&
            slots_are_valid(a, a->bin, a->bins_used, ARENA_BINS, ARENA_CLEAN, tally.blocks[ARENA_CLEAN]) &&

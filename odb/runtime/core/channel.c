@@ -48,11 +48,22 @@ int odb_channel_connect(const struct odb_origin_address *origin) {
     return fd;
 }
 
+static size_t introduce(struct odb_channel *channel) {
+    struct odb_wire_push message = {.consumer = channel->consumer};
+    if (!channel->connecting || channel->consumer == 0) {
+        return 0;
+    }
+    odb_wire_push_encode(channel->request, &message);
+    return ODB_WIRE_PUSH_FRAME;
+}
+
 void odb_channel_begin(struct odb_channel *channel, const struct odb_span *span, const struct iovec *iov, int count,
                        const uint64_t *releases, size_t release_count) {
     struct odb_wire_fetch fetch = {.payload = span->payload, .offset = span->offset, .length = span->length};
     memcpy(fetch.token, span->token, sizeof fetch.token);
-    channel->request_length = odb_wire_release_encode(channel->request, releases, release_count);
+    channel->request_length = introduce(channel);
+    channel->request_length +=
+        odb_wire_release_encode(channel->request + channel->request_length, releases, release_count);
     odb_wire_fetch_encode(channel->request + channel->request_length, &fetch);
     channel->request_length += ODB_WIRE_FETCH_FRAME;
     channel->request_sent = 0;

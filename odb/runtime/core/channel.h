@@ -12,6 +12,7 @@
 #define ODB_CORE_CHANNEL_H
 
 #include "core/options.h"
+#include "core/pushed.h"
 #include "core/scatter.h"
 #include "core/span.h"
 #include "core/stats.h"
@@ -48,7 +49,9 @@ struct odb_channel {
     uint64_t body_left; /* bytes of the span still to come */
     uint8_t header[ODB_WIRE_DATA_FRAME];
     size_t header_length;
-    uint8_t request[ODB_WIRE_FETCH_FRAME + ODB_WIRE_HEADER_SIZE + ODB_CHANNEL_RELEASES * ODB_WIRE_RELEASE_UNIT];
+    uint64_t consumer; /* said on a new connection, so that the origin learns who fetches what; 0: nothing is said */
+    uint8_t request[ODB_WIRE_PUSH_FRAME + ODB_WIRE_FETCH_FRAME + ODB_WIRE_HEADER_SIZE +
+                    ODB_CHANNEL_RELEASES * ODB_WIRE_RELEASE_UNIT];
     size_t request_length;
     size_t request_sent;
     uint64_t moved; /* bytes sent and received by this fetch: changes when there was progress */
@@ -84,6 +87,7 @@ struct odb_channel_origin {
 };
 
 struct odb_channels {
+    struct odb_pushed pushed;
     const struct odb_options *options;
     struct odb_stats *stats;
     struct odb_lock lock;

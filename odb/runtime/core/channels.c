@@ -41,6 +41,7 @@ void odb_channels_init(struct odb_channels *channels, const struct odb_options *
     channels->options = options;
     channels->stats = stats;
     channels->uses = 0;
+    odb_pushed_init(&channels->pushed, options, stats);
     empty(channels);
 }
 
@@ -51,6 +52,7 @@ void odb_channels_after_fork_child(struct odb_channels *channels) {
             odb_fds_close(fd);
         }
     }
+    odb_pushed_after_fork_child(&channels->pushed);
     empty(channels);
 }
 
@@ -162,6 +164,7 @@ static int open_new(struct odb_channels *channels, const struct odb_span *span, 
     int evicted = -1;
     channel->slot = 0;
     channel->connecting = true;
+    channel->consumer = channels->options->strategy == ODB_STRATEGY_DIRECT ? odb_pushed_consumer(&channels->pushed) : 0;
     channel->fd = odb_channel_connect(&span->origin);
     if (channel->fd < 0) {
         return channel->fd;
@@ -270,9 +273,15 @@ static int fetch(struct odb_channels *channels, const struct odb_span *span, con
 
 int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *span, const struct iovec *iov, int count) {
     int saved = errno;
-    int error = span->length == 0 ? 0 : fetch(channels, span, iov, count);
+    if (span->length == 0 || (span->push_channel != 0 && odb_pushed_take(&channels->pushed, span, iov, count))) {
+        return 0;
+    }
+    int error = fetch(channels, span, iov, count);
     if (error == 0) {
         odb_count(channels->stats, ODB_STAT_fetch_bytes, span->length);
+        if (channels->options->strategy == ODB_STRATEGY_DIRECT) {
+            odb_pushed_want(&channels->pushed, &span->origin);
+        }
     } else {
         odb_count(channels->stats, ODB_STAT_fetch_failures, 1);
     }

@@ -70,7 +70,9 @@ static bool open_descriptors(struct odb_driver *driver) {
     driver->set = odb_fds_adopt(epoll_create1(EPOLL_CLOEXEC));
     driver->wakeup = odb_fds_adopt(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    if (driver->set >= 0 && driver->wakeup >= 0 && odb_real.epoll_ctl(driver->set, EPOLL_CTL_ADD, driver->wakeup, &event) == 0) return true;
+    if (driver->set >= 0 && driver->wakeup >= 0 &&
+        odb_real.epoll_ctl(driver->set, EPOLL_CTL_ADD, driver->wakeup, &event) == 0)
+        return true;
     odb_fds_close(driver->set);
     odb_fds_close(driver->wakeup);
     return false;
@@ -139,7 +141,8 @@ void odb_driver_add_tick(struct odb_driver *driver, struct odb_tick *tick) {
     driver->ticks = tick;
     odb_lock_drop(&driver->lock);
     uint64_t one = 1;
-    if (atomic_load(&driver->running) && odb_real.write(driver->wakeup, &one, sizeof one) < 0) return; /* a full counter wakes it just as well */
+    if (atomic_load(&driver->running) && odb_real.write(driver->wakeup, &one, sizeof one) < 0)
+        return; /* a full counter wakes it just as well */
 }
 
 void odb_driver_after_fork_child(struct odb_driver *driver) {

@@ -23,8 +23,9 @@ static bool is_sent(const siginfo_t *info) {
 
 static void give_to_default(const siginfo_t *info) {
     struct sigaction standard = {.sa_handler = SIG_DFL};
-    odb_real.sigaction(SIGSEGV, &standard, NULL); /* the instruction faults again, now fatally and with the right address */
-    if (is_sent(info)) raise(SIGSEGV);            /* delivered when this handler returns */
+    odb_real.sigaction(SIGSEGV, &standard,
+                       NULL);          /* the instruction faults again, now fatally and with the right address */
+    if (is_sent(info)) raise(SIGSEGV); /* delivered when this handler returns */
 }
 
 /* The application's handler runs with its own mask, but SIGSEGV stays open: the handler may touch a window. (If it faults by its own mistake it is called again.) */
@@ -35,15 +36,19 @@ static void call_handler(const struct sigaction *action, int number, siginfo_t *
     sigaddset(&segv, SIGSEGV);
     odb_real.pthread_sigmask(SIG_BLOCK, &mask, &before);
     odb_real.pthread_sigmask(SIG_UNBLOCK, &segv, NULL);
-    if (action->sa_flags & SA_SIGINFO) action->sa_sigaction(number, info, context);
-    else action->sa_handler(number);
+    if (action->sa_flags & SA_SIGINFO)
+        action->sa_sigaction(number, info, context);
+    else
+        action->sa_handler(number);
     odb_real.pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void give_to_application(int number, siginfo_t *info, void *context) {
     if (odb_mask_wished()) { /* as the kernel does with a blocked signal: one that was sent waits, one that an instruction has caused is fatal */
-        if (is_sent(info)) odb_mask_postpone();
-        else give_to_default(info);
+        if (is_sent(info))
+            odb_mask_postpone();
+        else
+            give_to_default(info);
         return;
     }
     odb_lock_take(&fault.lock);
@@ -59,15 +64,18 @@ static void give_to_application(int number, siginfo_t *info, void *context) {
 
 static void handle(int number, siginfo_t *info, void *context) {
     int saved = errno, result = 0;
-    if (info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR) result = odb_windows_fault(fault.windows, info->si_addr);
+    if (info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR)
+        result = odb_windows_fault(fault.windows, info->si_addr);
     if (result == 0 && info->si_code == SEGV_ACCERR && last_plain != info->si_addr) {
         last_plain = info->si_addr;
         result = 1;
     } else if (result == 1) {
         last_plain = NULL;
     }
-    if (result < 0) raise(SIGBUS); /* memory whose content is lost, as when a mapped file is truncated */
-    else if (result == 0) give_to_application(number, info, context);
+    if (result < 0)
+        raise(SIGBUS); /* memory whose content is lost, as when a mapped file is truncated */
+    else if (result == 0)
+        give_to_application(number, info, context);
     errno = saved;
 }
 
@@ -120,5 +128,6 @@ sighandler_t odb_signal_with(int number, sighandler_t handler, int flags) {
 }
 
 sighandler_t odb_signal(int number, sighandler_t handler) {
-    return number == SIGSEGV && fault.windows ? odb_signal_with(number, handler, SA_RESTART) : odb_real.signal(number, handler);
+    return number == SIGSEGV && fault.windows ? odb_signal_with(number, handler, SA_RESTART)
+                                              : odb_real.signal(number, handler);
 }

@@ -15,12 +15,14 @@ static void hold_outbox(struct odb_outboxes *outboxes, struct odb_outbox *outbox
 
 static void let_go_outbox(struct odb_outboxes *outboxes, struct odb_outbox *outbox) {
     struct odb_stream *stream = (struct odb_stream *)(void *)((char *)outbox - offsetof(struct odb_stream, out));
-    struct odb_fdtable *table = (struct odb_fdtable *)(void *)((char *)outboxes - offsetof(struct odb_fdtable, outboxes));
+    struct odb_fdtable *table =
+        (struct odb_fdtable *)(void *)((char *)outboxes - offsetof(struct odb_fdtable, outboxes));
     odb_fdtable_let_go(table, stream);
 }
 
 static void *reserve(size_t size) {
-    void *memory = odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -101,7 +103,8 @@ struct odb_stream *odb_fdtable_hold(struct odb_fdtable *table, int fd) {
         struct odb_stream *stream = atomic_load(&table->slots[fd].stream);
         if (!stream) return NULL;
         uint32_t references = atomic_load(&stream->references);
-        while (references > 0 && !atomic_compare_exchange_weak(&stream->references, &references, references + 1)) continue;
+        while (references > 0 && !atomic_compare_exchange_weak(&stream->references, &references, references + 1))
+            continue;
         if (references == 0) continue;
         if (atomic_load(&table->slots[fd].stream) == stream) return stream;
         odb_fdtable_let_go(table, stream);

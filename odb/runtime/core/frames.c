@@ -9,6 +9,7 @@ static struct odb_frame *begin(struct odb_frames *frames, uint8_t type, size_t s
     frame->type = type;
     frame->wire = start_size;
     frame->accepted = frame->real = 0;
+    frame->push = NULL;
     frame->first_iov = frames->iovs;
     frames->iov[frames->iovs++] = (struct iovec){frame->start, start_size};
     return frame;
@@ -28,11 +29,13 @@ void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port) {
 }
 
 void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy) {
-    struct odb_wire_hint hint = {.buffer_size = geometry->buffer, .page_offset = geometry->offset, .strategy = strategy};
+    struct odb_wire_hint hint = {
+        .buffer_size = geometry->buffer, .page_offset = geometry->offset, .strategy = strategy};
     odb_wire_hint_encode(begin(frames, ODB_WIRE_HINT, ODB_WIRE_HINT_FRAME)->start, &hint);
 }
 
-void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut, const void *head, const void *tail) {
+void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
+                         const void *head, const void *tail) {
     uint64_t now = odb_clock_ms(), lease = span->expires_ms > now ? span->expires_ms - now : 0;
     struct odb_wire_descriptor descriptor = {.payload = span->payload,
                                              .offset = span->offset,
@@ -40,15 +43,39 @@ void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span,
                                              .body = (uint32_t)cut->body,
                                              .tail = (uint32_t)cut->tail,
                                              .lease_ms = lease > UINT32_MAX ? UINT32_MAX : (uint32_t)lease,
-                                             .port = span->origin.port};
+                                             .port = span->origin.port,
+                                             .flags = span->push_channel ? ODB_WIRE_FLAG_PUSHED : 0,
+                                             .push_channel = span->push_channel,
+                                             .push_position = span->push_position};
     memcpy(descriptor.address, span->origin.address, sizeof descriptor.address);
     memcpy(descriptor.token, span->token, sizeof descriptor.token);
     struct odb_frame *frame = begin(frames, ODB_WIRE_VIRTUAL, ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE);
-    odb_wire_header_encode(frame->start, ODB_WIRE_VIRTUAL, (uint32_t)(ODB_WIRE_DESCRIPTOR_SIZE + cut->head + cut->tail));
+    odb_wire_header_encode(frame->start, ODB_WIRE_VIRTUAL,
+                           (uint32_t)(ODB_WIRE_DESCRIPTOR_SIZE + cut->head + cut->tail));
     odb_wire_descriptor_encode(frame->start + ODB_WIRE_HEADER_SIZE, &descriptor);
     frame->accepted = cut->body;
     append(frames, frame, head, cut->head);
     append(frames, frame, tail, cut->tail);
+}
+
+struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_options *options,
+                              const struct odb_geometry *receiver, size_t left) {
+    if (frames->pushes && odb_pushes_wanted(frames->pushes) && left > ODB_PUSH_MAX) left = ODB_PUSH_MAX;
+    return odb_strategy_cut(options, receiver, left);
+}
+
+void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
+                        const void *head, const void *tail) {
+    struct odb_span body = odb_span_part(span, cut->head, cut->body);
+    struct odb_push *push = frames->pushes ? odb_pushes_take(frames->pushes, frames->consumer, cut->body) : NULL;
+    struct odb_span announced = *span;
+    if (push) {
+        announced.push_channel = push->number;
+        announced.push_position = push->position;
+    }
+    odb_frames_add_span(frames, &announced, cut, head, tail);
+    frames->frame[frames->count - 1].push = push;
+    frames->frame[frames->count - 1].body = body;
 }
 
 /* Neighbouring byte pieces share a frame. Returns the number of pieces used; *cut says that the last one was taken in part. */
@@ -67,26 +94,32 @@ static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, i
 
 /* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span cannot. In the last frame that there is room for, `reserve` being
  * kept for others, goes all that is left, uncut: what has been captured must be announced now, or the next turn would capture it again. False: not even so. */
-static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver, const struct odb_piece *piece, int reserve) {
+static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options,
+                           const struct odb_geometry *receiver, const struct odb_piece *piece, int reserve) {
     size_t done = 0;
     while (done < piece->length && !odb_frames_full(frames)) {
         size_t left = piece->length - done;
         struct odb_cut cut = {.body = left < ODB_BODY_MAX ? left : ODB_BODY_MAX};
         bool last = frames->count + reserve >= ODB_FRAMES - 1;
         const char *at = piece->bytes && !last ? (const char *)piece->bytes + done : NULL;
-        if (at) cut = odb_strategy_cut(options, receiver, left);
+        if (at) cut = odb_frames_cut(frames, options, receiver, left);
         struct odb_span span = odb_span_part(&piece->span, done, cut.head + cut.body + cut.tail);
-        odb_frames_add_span(frames, &span, &cut, at, at ? at + cut.head + cut.body : NULL);
+        if (at)
+            odb_frames_add_own(frames, &span, &cut, at, at + cut.head + cut.body);
+        else
+            odb_frames_add_span(frames, &span, &cut, NULL, NULL);
         done += span.length;
     }
     return done == piece->length;
 }
 
-void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver,
-                           const struct odb_piece *pieces, int count) {
+void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options,
+                           const struct odb_geometry *receiver, const struct odb_piece *pieces, int count) {
     bool cut = false;
     for (int i = 0; i < count && !cut && !odb_frames_full(frames);) {
-        if (!pieces[i].is_span) i += add_real(frames, pieces + i, count - i, &cut);
-        else cut = !add_span_piece(frames, options, receiver, &pieces[i], count - i - 1), i++;
+        if (!pieces[i].is_span)
+            i += add_real(frames, pieces + i, count - i, &cut);
+        else
+            cut = !add_span_piece(frames, options, receiver, &pieces[i], count - i - 1), i++;
     }
 }

@@ -5,10 +5,14 @@
 #ifndef ODB_CORE_FRAMES_H
 #define ODB_CORE_FRAMES_H
 
+#include "core/pushes.h"
 #include "core/resolve.h"
 #include "core/strategy.h"
 
-enum { ODB_FRAMES = 16, ODB_FRAME_IOVS = ODB_FRAMES * 4 }; /* three for a descriptor and its edges, and one for every piece of bytes */
+enum {
+    ODB_FRAMES = 16,
+    ODB_FRAME_IOVS = ODB_FRAMES * 4
+}; /* three for a descriptor and its edges, and one for every piece of bytes */
 
 #define ODB_REAL_MAX ((size_t)256 << 10) /* application bytes of one REAL frame: about the most that is ever parked */
 
@@ -18,7 +22,9 @@ struct odb_frame {
     size_t accepted; /* application bytes it stands for */
     size_t real;     /* of those, bytes that travel */
     int first_iov;
-    uint8_t type; /* enum odb_wire_type */
+    uint8_t type;          /* enum odb_wire_type */
+    struct odb_push *push; /* taken for the body; null: not pushed */
+    struct odb_span body;  /* what is pushed */
 };
 
 struct odb_frames {
@@ -26,6 +32,8 @@ struct odb_frames {
     int iovs;
     struct odb_frame frame[ODB_FRAMES];
     int count;
+    struct odb_pushes *pushes; /* null: bodies are not pushed */
+    uint64_t consumer;         /* to whom, as far as this stream has learned */
 };
 
 static inline bool odb_frames_full(const struct odb_frames *frames) {
@@ -36,11 +44,20 @@ void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port);
 void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy);
 
 /* A VIRTUAL frame for the first cut.head + cut.body + cut.tail bytes of a span; head and tail are null where the cut has none. */
-void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut, const void *head, const void *tail);
+void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
+                         const void *head, const void *tail);
+
+/* The same for a payload of this very process: the body is pushed if there is somebody to push to. */
+void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
+                        const void *head, const void *tail);
+
+/* The cut for the next frame of a payload of this process. */
+struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_options *options,
+                              const struct odb_geometry *receiver, size_t left);
 
 /* As many of the pieces as fit, cut for `receiver`. */
-void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options, const struct odb_geometry *receiver,
-                           const struct odb_piece *pieces, int count);
+void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options,
+                           const struct odb_geometry *receiver, const struct odb_piece *pieces, int count);
 
 /* The iovs of frame `index`. */
 static inline int odb_frames_iov(const struct odb_frames *frames, int index, const struct iovec **iov) {

@@ -31,7 +31,7 @@ enum { PATH = PATH_MAX + 64, STANDARD = 3 };
 
 static bool cookie_of(int fd, uint64_t *cookie) {
     socklen_t size = sizeof *cookie;
-    return getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &size) == 0;
+    return odb_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &size) == 0;
 }
 
 static bool path_of(const struct odb_runtime *runtime, int fd, char path[PATH]) {
@@ -148,9 +148,9 @@ static bool trustworthy(int file, size_t *size) {
 
 static bool is_sound(const struct record *record, size_t size) {
     size_t edges = record->has_span ? record->head + record->tail : 0;
-    return memcmp(record->magic, magic, sizeof magic) == 0 && record->size == sizeof *record && record->buffered <= ODB_STREAM_BUFFER &&
-           record->real <= record->buffered && edges <= size && record->edges_filled <= record->head + record->tail &&
-           size == sizeof *record + record->buffered + edges;
+    return memcmp(record->magic, magic, sizeof magic) == 0 && record->size == sizeof *record &&
+           record->buffered <= ODB_STREAM_BUFFER && record->real <= record->buffered && edges <= size &&
+           record->edges_filled <= record->head + record->tail && size == sizeof *record + record->buffered + edges;
 }
 
 static bool read_bytes(int file, uint8_t **bytes, size_t length, size_t room) {
@@ -181,7 +181,8 @@ static bool read_record(int file, size_t size, struct odb_stream *stream) {
     memcpy(stream->peer, record.peer, sizeof stream->peer);
     memcpy(stream->local, record.local, sizeof stream->local);
     size_t edges = record.has_span ? record.head + record.tail : 0;
-    return read_bytes(file, &in->buffer, record.buffered, ODB_STREAM_BUFFER) && read_bytes(file, &in->edges, edges, edges);
+    return read_bytes(file, &in->buffer, record.buffered, ODB_STREAM_BUFFER) &&
+           read_bytes(file, &in->edges, edges, edges);
 }
 
 void odb_handover_take(struct odb_runtime *runtime, int fd) {
@@ -226,7 +227,8 @@ void odb_handover_take_inherited(struct odb_runtime *runtime) {
     errno = saved;
 }
 
-static void each_right(struct odb_runtime *runtime, const struct msghdr *message, void (*act)(struct odb_runtime *, int)) {
+static void each_right(struct odb_runtime *runtime, const struct msghdr *message,
+                       void (*act)(struct odb_runtime *, int)) {
     struct msghdr *walk = (struct msghdr *)(uintptr_t)message;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(walk); part; part = CMSG_NXTHDR(walk, part)) {
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS || part->cmsg_len < CMSG_LEN(0)) continue;
@@ -240,15 +242,18 @@ static void each_right(struct odb_runtime *runtime, const struct msghdr *message
 }
 
 void odb_handover_before_send(struct odb_runtime *runtime, const struct msghdr *message) {
-    if (message->msg_controllen > 0 && atomic_load(&runtime->fds.streams) > 0) each_right(runtime, message, odb_handover_offer);
+    if (message->msg_controllen > 0 && atomic_load(&runtime->fds.streams) > 0)
+        each_right(runtime, message, odb_handover_offer);
 }
 
 /* A descriptor that comes back to a process that still has the connection is a duplicate, and the record is stale. */
 static void arrived(struct odb_runtime *runtime, int fd) {
     char path[PATH];
     odb_forget_descriptor(runtime, fd);
-    if (!take_duplicate(runtime, fd)) odb_handover_take(runtime, fd);
-    else if (path_of(runtime, fd, path)) unlink(path);
+    if (!take_duplicate(runtime, fd))
+        odb_handover_take(runtime, fd);
+    else if (path_of(runtime, fd, path))
+        unlink(path);
 }
 
 void odb_handover_after_receive(struct odb_runtime *runtime, struct msghdr *message) {

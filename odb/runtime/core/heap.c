@@ -48,7 +48,8 @@ void *odb_calloc(struct odb_runtime *runtime, size_t count, size_t size) {
 
 /* libc writes its links into a block that is freed: what is guarded in it must be opened first. */
 static void open_foreign(struct odb_runtime *runtime, void *block) {
-    if (block && odb_windows_any(&runtime->windows)) odb_windows_open(&runtime->windows, block, odb_real.malloc_usable_size(block));
+    if (block && odb_windows_any(&runtime->windows))
+        odb_windows_open(&runtime->windows, block, odb_real.malloc_usable_size(block));
 }
 
 void odb_free(struct odb_runtime *runtime, void *block) {
@@ -58,7 +59,8 @@ void odb_free(struct odb_runtime *runtime, void *block) {
         return;
     }
     odb_windows_drop(&runtime->windows, block, odb_arena_usable(runtime->arena, block));
-    if (!odb_arena_free(runtime->arena, block)) odb_real.free(block); /* not a block: libc says what it says of such pointers */
+    if (!odb_arena_free(runtime->arena, block))
+        odb_real.free(block); /* not a block: libc says what it says of such pointers */
 }
 
 size_t odb_usable_size(struct odb_runtime *runtime, void *block) {
@@ -102,7 +104,8 @@ void *odb_realloc(struct odb_runtime *runtime, void *block, size_t size) {
     return move(runtime, block, old, size);
 }
 
-void *odb_mmap(struct odb_runtime *runtime, void *address, size_t length, int protection, int flags, int fd, off64_t offset) {
+void *odb_mmap(struct odb_runtime *runtime, void *address, size_t length, int protection, int flags, int fd,
+               off64_t offset) {
     void *mapped = odb_real.mmap64(address, length, protection, flags, fd, offset);
     if (mapped != MAP_FAILED) odb_windows_forget(&runtime->windows, mapped, length);
     return mapped;
@@ -121,7 +124,8 @@ static int make_real(struct odb_runtime *runtime, void *address, size_t length) 
     return -1;
 }
 
-void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags, void *target) {
+void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags,
+                 void *target) {
     if (make_real(runtime, address, old_length) != 0) return MAP_FAILED;
     void *moved = odb_real.mremap(address, old_length, new_length, flags, target);
     if (moved != MAP_FAILED && (flags & MREMAP_FIXED)) odb_windows_forget(&runtime->windows, moved, new_length);
@@ -130,7 +134,8 @@ void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, 
 
 /* Advice that gives content up gives windows up too. */
 int odb_madvise(struct odb_runtime *runtime, void *address, size_t length, int advice) {
-    if (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE) odb_windows_open(&runtime->windows, address, length);
+    if (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE)
+        odb_windows_open(&runtime->windows, address, length);
     return odb_real.madvise(address, length, advice);
 }
 

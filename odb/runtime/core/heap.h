@@ -19,9 +19,11 @@ size_t odb_usable_size(struct odb_runtime *runtime, void *block);
 void odb_heap_release(void *context, void *start, size_t length);
 
 /* Mappings. */
-void *odb_mmap(struct odb_runtime *runtime, void *address, size_t length, int protection, int flags, int fd, off64_t offset);
+void *odb_mmap(struct odb_runtime *runtime, void *address, size_t length, int protection, int flags, int fd,
+               off64_t offset);
 int odb_munmap(struct odb_runtime *runtime, void *address, size_t length);
-void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags, void *target);
+void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags,
+                 void *target);
 int odb_madvise(struct odb_runtime *runtime, void *address, size_t length, int advice);
 int odb_mprotect(struct odb_runtime *runtime, void *address, size_t length, int protection);
 

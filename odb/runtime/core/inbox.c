@@ -1,13 +1,12 @@
-/* inbox.c: receives from the kernel, tells HELLO from classic bytes, and parses frames into pieces. */
+/* inbox.c: receives from the kernel and parses frames into pieces. */
 #include "core/inbox.h"
 
+#include "core/detect.h"
 #include "os/clock.h"
 #include "os/real.h"
 
 #include <errno.h>
 #include <netinet/in.h>
-
-enum { HELLO_DECIDED = 16 }; /* header and cookie: from here on a HELLO is no accident */
 
 bool odb_inbox_has_span(const struct odb_inbox *in) {
     return in->has_span && in->edges_filled == in->head + in->tail;
@@ -20,37 +19,15 @@ bool odb_inbox_has_piece(const struct odb_inbox *in) {
 void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int fd, enum odb_stat reason) {
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
     odb_count(&runtime->stats, reason, 1);
-    odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset); /* close() will now send a reset, so that nobody takes a cut body for a whole one */
+    odb_real.setsockopt(
+        fd, SOL_SOCKET, SO_LINGER, &reset,
+        sizeof reset); /* close() will now send a reset, so that nobody takes a cut body for a whole one */
     stream->in.error = ECONNRESET;
     stream->in.ended = true;
     stream->in.begin = stream->in.end = stream->in.real = 0;
     stream->in.has_span = false;
-    odb_wire_decoder_init(&stream->in.decoder, false); /* nothing is parsed any more, so nothing is cut: the error is told once */
-}
-
-static void become_classic(struct odb_runtime *runtime, struct odb_stream *stream) {
-    struct odb_inbox *in = &stream->in;
-    enum odb_out_mode open = ODB_OUT_OPEN;
-    atomic_store(&in->mode, ODB_IN_CLASSIC);
-    in->real = in->end - in->begin;
-    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC)) odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
-}
-
-static void become_framed(struct odb_runtime *runtime, struct odb_stream *stream) {
-    enum odb_out_mode open = ODB_OUT_OPEN;
-    atomic_store(&stream->in.mode, ODB_IN_FRAMED);
-    odb_wire_decoder_init(&stream->in.decoder, true);
-    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_HELLO)) odb_count(&runtime->stats, ODB_STAT_streams_framed, 1);
-}
-
-/* Decides as early as the bytes allow; the end of the stream decides for classic. */
-static void detect(struct odb_runtime *runtime, struct odb_stream *stream) {
-    struct odb_inbox *in = &stream->in;
-    size_t have = in->end - in->begin;
-    if (!odb_wire_hello_prefix(in->buffer + in->begin, have) || (in->ended && have < HELLO_DECIDED))
-        become_classic(runtime, stream);
-    else if (have >= HELLO_DECIDED)
-        become_framed(runtime, stream);
+    odb_wire_decoder_init(&stream->in.decoder,
+                          false); /* nothing is parsed any more, so nothing is cut: the error is told once */
 }
 
 static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *descriptor) {
@@ -65,6 +42,8 @@ static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *d
     memcpy(in->span.origin.address, descriptor->address, sizeof in->span.origin.address);
     memcpy(in->span.token, descriptor->token, sizeof in->span.token);
     in->span.origin.port = descriptor->port;
+    in->span.push_channel = descriptor->push_channel;
+    in->span.push_position = descriptor->push_position;
     in->has_span = true;
     odb_real.free(in->edges);
     in->edges = NULL;
@@ -72,7 +51,8 @@ static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *d
     bool held = in->head + in->tail == 0 || in->edges;
     if (!held) {
         in->has_span = false;
-        in->decoder.error = ODB_WIRE_BAD_LENGTH; /* the edges that follow have no place: the stream ends here, however far ahead this was found */
+        in->decoder.error =
+            ODB_WIRE_BAD_LENGTH; /* the edges that follow have no place: the stream ends here, however far ahead this was found */
     }
     return held;
 }
@@ -83,8 +63,11 @@ static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) 
 }
 
 static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hint) {
-    bool sane = hint->buffer_size >= 2 * ODB_PAGE; /* smaller buffers carry no windows: cutting payloads for them would only make more frames */
-    struct odb_geometry geometry = {.buffer = sane ? hint->buffer_size : 0, .offset = sane ? hint->page_offset % ODB_PAGE : 0};
+    bool sane =
+        hint->buffer_size >=
+        2 * ODB_PAGE; /* smaller buffers carry no windows: cutting payloads for them would only make more frames */
+    struct odb_geometry geometry = {.buffer = sane ? hint->buffer_size : 0,
+                                    .offset = sane ? hint->page_offset % ODB_PAGE : 0};
     atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry), memory_order_relaxed);
 }
 
@@ -97,12 +80,18 @@ static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, c
         odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event->descriptor.body);
         return begin_span(in, &event->descriptor);
     case ODB_WIRE_EVENT_HEAD:
-    case ODB_WIRE_EVENT_TAIL: take_edge(in, event); return true;
-    case ODB_WIRE_EVENT_HINT: take_hint(stream, &event->hint); return true;
+    case ODB_WIRE_EVENT_TAIL:
+        take_edge(in, event);
+        return true;
+    case ODB_WIRE_EVENT_HINT:
+        take_hint(stream, &event->hint);
+        return true;
     case ODB_WIRE_EVENT_NONE:
-    case ODB_WIRE_EVENT_HELLO: return true;
+    case ODB_WIRE_EVENT_HELLO:
+        return true;
     case ODB_WIRE_EVENT_REAL:
-    case ODB_WIRE_EVENT_ERROR: return false;
+    case ODB_WIRE_EVENT_ERROR:
+        return false;
     }
     return false;
 }
@@ -121,7 +110,6 @@ static bool parse_event(struct odb_runtime *runtime, struct odb_stream *stream) 
 
 static void parse(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
-    if (atomic_load(&in->mode) == ODB_IN_DETECT && (in->end > in->begin || in->ended)) detect(runtime, stream);
     if (atomic_load(&in->mode) != ODB_IN_FRAMED) return;
     while (in->begin < in->end && !odb_inbox_has_piece(in))
         if (!parse_event(runtime, stream)) {
@@ -161,6 +149,7 @@ static bool fill(struct odb_inbox *in, int fd) {
 bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     for (;;) {
+        if (atomic_load(&in->mode) == ODB_IN_DETECT && !in->ended && !odb_detect(runtime, stream, fd)) return false;
         parse(runtime, stream, fd);
         if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;

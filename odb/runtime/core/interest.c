@@ -62,7 +62,8 @@ static void set_owed(struct odb_interests *interests, struct odb_interest *inter
 static struct odb_interest *take_free(struct odb_interests *interests) {
     if (!interests->free) {
         size_t size = 64 * 1024;
-        struct odb_interest *chunk = odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct odb_interest *chunk =
+            odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (chunk == MAP_FAILED) return NULL;
         for (size_t i = 0; i < size / sizeof *chunk; i++) {
             chunk[i].next_of_fd = interests->free;
@@ -89,7 +90,8 @@ static void add(struct odb_interests *interests, int set, int fd, const struct e
     if (interest) remove_interest(interests, interest); /* of a descriptor closed behind our back */
     interest = take_free(interests);
     if (!interest) return;
-    *interest = (struct odb_interest){.set = set, .fd = fd, .events = event->events, .data = event->data, .next_of_fd = *bucket};
+    *interest = (struct odb_interest){
+        .set = set, .fd = fd, .events = event->events, .data = event->data, .next_of_fd = *bucket};
     *bucket = interest;
     link_data(interests, interest);
 }
@@ -120,14 +122,17 @@ static int make_waker(struct odb_interests *interests) {
 static void add_waker(struct odb_interests *interests, int set) {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = &interests->waker};
     bool sleeper = atomic_load(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS]) > 0;
-    if (!sleeper || !(atomic_load(&interests->sets[set / 64]) & set_bit(set)) || (atomic_load(&interests->wakers[set / 64]) & set_bit(set))) return;
+    if (!sleeper || !(atomic_load(&interests->sets[set / 64]) & set_bit(set)) ||
+        (atomic_load(&interests->wakers[set / 64]) & set_bit(set)))
+        return;
     if (atomic_fetch_or(&interests->wakers[set / 64], set_bit(set)) & set_bit(set)) return;
     int waker = atomic_load(&interests->waker);
     if (waker == 0) waker = make_waker(interests);
     if (waker != 0) odb_real.epoll_ctl(set, EPOLL_CTL_ADD, waker, &event);
 }
 
-void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, const struct epoll_event *event) {
+void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd,
+                          const struct epoll_event *event) {
     if ((unsigned)set >= ODB_INTEREST_SETS) return;
     if (operation == EPOLL_CTL_ADD) {
         atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
@@ -135,9 +140,12 @@ void odb_interest_control(struct odb_interests *interests, int set, int operatio
     }
     odb_lock_take(&interests->lock);
     struct odb_interest *interest = find(interests, set, fd);
-    if (operation == EPOLL_CTL_ADD) add(interests, set, fd, event);
-    else if (operation == EPOLL_CTL_MOD && interest) modify(interests, interest, event);
-    else if (operation == EPOLL_CTL_DEL && interest) remove_interest(interests, interest);
+    if (operation == EPOLL_CTL_ADD)
+        add(interests, set, fd, event);
+    else if (operation == EPOLL_CTL_MOD && interest)
+        modify(interests, interest, event);
+    else if (operation == EPOLL_CTL_DEL && interest)
+        remove_interest(interests, interest);
     odb_lock_drop(&interests->lock);
 }
 
@@ -150,7 +158,8 @@ static void forget_set(struct odb_interests *interests, int set) {
 }
 
 void odb_interest_close(struct odb_interests *interests, int fd) {
-    bool is_set = (unsigned)fd < ODB_INTEREST_SETS && (atomic_fetch_and(&interests->sets[fd / 64], ~set_bit(fd)) & set_bit(fd));
+    bool is_set =
+        (unsigned)fd < ODB_INTEREST_SETS && (atomic_fetch_and(&interests->sets[fd / 64], ~set_bit(fd)) & set_bit(fd));
     if (is_set) atomic_fetch_and(&interests->wakers[fd / 64], ~set_bit(fd));
     if (!is_set && !*fd_bucket(interests, fd)) return;
     odb_lock_take(&interests->lock);
@@ -178,7 +187,8 @@ void odb_interest_owe(struct odb_interests *interests, int fd) {
     odb_lock_drop(&interests->lock);
 }
 
-bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd), void *context) {
+bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd),
+                           void *context) {
     enum { MOST = 64 };
     int fds[MOST], count = 0;
     if (atomic_load_explicit(&interests->owed_count, memory_order_relaxed) == 0) return false;
@@ -241,5 +251,6 @@ void odb_interest_sleep(struct odb_interests *interests, int set) {
 }
 
 void odb_interest_wake(struct odb_interests *interests, int set) {
-    if ((unsigned)set < ODB_INTEREST_SETS) atomic_fetch_sub(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS], 1);
+    if ((unsigned)set < ODB_INTEREST_SETS)
+        atomic_fetch_sub(&interests->sleepers[(unsigned)set % ODB_INTEREST_BUCKETS], 1);
 }

@@ -39,13 +39,14 @@ struct odb_interests {
     _Atomic size_t owed_count;
     _Atomic uint64_t sets[ODB_INTEREST_SETS / 64];   /* a bit per descriptor that is an epoll set with registrations */
     _Atomic uint64_t wakers[ODB_INTEREST_SETS / 64]; /* a bit per set that the waker has been added to */
-    _Atomic int waker;                               /* an eventfd, edge-triggered in the sets that threads sleep on; 0: none yet */
+    _Atomic int waker; /* an eventfd, edge-triggered in the sets that threads sleep on; 0: none yet */
     _Atomic unsigned sleepers[ODB_INTEREST_BUCKETS]; /* threads that sleep on a set, by its number */
     _Atomic unsigned turns;
 };
 
 /* Follows a successful epoll_ctl. Without memory the registration stays unknown: its events then pass unfiltered and nothing is injected. */
-void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, const struct epoll_event *event);
+void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd,
+                          const struct epoll_event *event);
 
 /* A descriptor is being closed: forgets its registrations and, if it is an epoll set, those in it. */
 void odb_interest_close(struct odb_interests *interests, int fd);
@@ -60,7 +61,8 @@ int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_
 void odb_interest_put_back(struct odb_interests *interests, const struct odb_interest *interest);
 
 /* Calls `readable` for the owed registrations of a set until one says true. */
-bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd), void *context);
+bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*readable)(void *context, int fd),
+                           void *context);
 
 /* The registration that an event of `set` with `data` belongs to; false when it is unknown or there are several. */
 bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out);

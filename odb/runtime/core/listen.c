@@ -1,4 +1,4 @@
-/* listen.c: binds the channel socket as the option `channel` says. */
+/* listen.c: binds the channel socket as the option `channel` says, and the one of discovery. */
 #include "core/listen.h"
 
 #include "os/fds.h"
@@ -32,7 +32,7 @@ static socklen_t local_address(int family, const uint8_t *address, uint16_t port
     return sizeof *v6;
 }
 
-static int listen_at(int family, const uint8_t *address, uint16_t port) {
+static int listen_at(int family, const uint8_t *address, uint16_t port, bool together) {
     struct sockaddr_storage local;
     socklen_t length = local_address(family, address, port, &local);
     int on = 1, off = 0;
@@ -41,22 +41,30 @@ static int listen_at(int family, const uint8_t *address, uint16_t port) {
     if (fd < 0) {
         return -1;
     }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    bool dual = family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0;
-    if (!dual || bind(fd, (struct sockaddr *)&local, length) != 0 || listen(fd, BACKLOG) != 0) {
+    odb_real.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (together) {
+        odb_real.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    }
+    bool dual = family != AF_INET6 || odb_real.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0;
+    if (!dual || bind(fd, (struct sockaddr *)&local, length) != 0 || odb_real.listen(fd, BACKLOG) != 0) {
         odb_fds_close(fd);
         return -1;
     }
     return fd;
 }
 
-/* Null is any address: one socket for both families, or IPv4 alone where there is no IPv6. */
+/* One socket for both families, or IPv4 alone where there is no IPv6. */
+static int listen_anywhere(uint16_t port, bool together) {
+    int fd = listen_at(AF_INET6, NULL, port, together);
+    return fd >= 0 ? fd : listen_at(AF_INET, NULL, port, together);
+}
+
+/* Null is any address. */
 static int listen_on(const uint8_t *address, uint16_t port) {
     if (address != NULL) {
-        return listen_at(memcmp(address, mapped, sizeof mapped) == 0 ? AF_INET : AF_INET6, address, port);
+        return listen_at(memcmp(address, mapped, sizeof mapped) == 0 ? AF_INET : AF_INET6, address, port, false);
     }
-    int fd = listen_at(AF_INET6, NULL, port);
-    return fd >= 0 ? fd : listen_at(AF_INET, NULL, port);
+    return listen_anywhere(port, false);
 }
 
 static int listen_by_rule(const struct odb_rule *rule) {
@@ -89,4 +97,8 @@ int odb_listen(const struct odb_rules *rules, uint16_t *port) {
         fd = -1;
     }
     return fd;
+}
+
+int odb_listen_together(uint16_t port) {
+    return listen_anywhere(port, true);
 }

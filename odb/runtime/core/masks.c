@@ -37,8 +37,10 @@ void odb_mask_postpone(void) {
 }
 
 static void wish(int how, bool named) {
-    if (how == SIG_SETMASK) wished = named;
-    else if (named) wished = how == SIG_BLOCK;
+    if (how == SIG_SETMASK)
+        wished = named;
+    else if (named)
+        wished = how == SIG_BLOCK;
     if (wished || !postponed) return;
     postponed = 0;
     raise(SIGSEGV);

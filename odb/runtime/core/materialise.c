@@ -33,7 +33,8 @@ static void open_stale(struct odb_windows *windows, uintptr_t page, uintptr_t en
 }
 
 /* Marks the run of live pages at `page` busy and notes it. False when the round has no room. */
-static bool claim_run(struct odb_windows *windows, struct round *round, uintptr_t page, uintptr_t end, uintptr_t *stop) {
+static bool claim_run(struct odb_windows *windows, struct round *round, uintptr_t page, uintptr_t end,
+                      uintptr_t *stop) {
     if (round->count == RUNS) return false;
     struct run *run = &round->runs[round->count++];
     *run = (struct run){.start = page};
@@ -115,8 +116,10 @@ static int install_run(struct odb_windows *windows, struct run *run) {
 
 /* Under the lock. A run that could not be fetched is live again, guarded as before. */
 static void settle_run(struct odb_windows *windows, struct run *run, bool fetched) {
-    if (run->scratch) odb_guard_scratch_free(run->scratch, run->length);
-    else if (!fetched) odb_guard_close((void *)run->start, run->length);
+    if (run->scratch)
+        odb_guard_scratch_free(run->scratch, run->length);
+    else if (!fetched)
+        odb_guard_close((void *)run->start, run->length);
     for (uintptr_t page = run->start; page < run->start + run->length; page += ODB_PAGE) {
         odb_page_entry *entry = odb_pages_find(&windows->pages, page);
         if (fetched)
@@ -125,6 +128,7 @@ static void settle_run(struct odb_windows *windows, struct run *run, bool fetche
             atomic_fetch_and(entry, ~(uintptr_t)ODB_BUSY_BIT);
     }
     if (fetched) odb_count(windows->stats, ODB_STAT_materialised_bytes, run->length);
+    if (fetched) odb_delivery_materialised(&windows->delivery, run->length);
 }
 
 /* Returns 0 or the first error. Every claimed run is settled, one way or the other. */
@@ -132,7 +136,9 @@ static int fetch_round(struct odb_windows *windows, struct round *round) {
     int result = 0;
     for (int first = 0, last; first < round->count; first = last) {
         last = first + 1;
-        while (windows->options->coalesce && last < round->count && odb_span_continues(&round->runs[last - 1].span, &round->runs[last].span)) last++;
+        while (windows->options->coalesce && last < round->count &&
+               odb_span_continues(&round->runs[last - 1].span, &round->runs[last].span))
+            last++;
         int error = result ? result : fetch_runs(windows, round, first, last);
         for (int i = first; i < last && !error; i++) error = install_run(windows, &round->runs[i]);
         odb_lock_take(&windows->lock);
@@ -188,7 +194,9 @@ int odb_windows_fault(struct odb_windows *windows, void *address) {
     uintptr_t entry = odb_pages_get(&windows->pages, page);
     struct odb_window *window = odb_entry_window(entry);
     if (window) {
-        while (start > window->start && end - start < chunk && odb_entry_window(odb_pages_get(&windows->pages, start - ODB_PAGE)) == window) start -= ODB_PAGE;
+        while (start > window->start && end - start < chunk &&
+               odb_entry_window(odb_pages_get(&windows->pages, start - ODB_PAGE)) == window)
+            start -= ODB_PAGE;
         while (end - start < chunk && odb_entry_window(odb_pages_get(&windows->pages, end)) == window) end += ODB_PAGE;
     } else if (entry == ODB_STALE) {
         while (end - start < chunk && odb_pages_get(&windows->pages, end) == ODB_STALE) end += ODB_PAGE;

@@ -41,7 +41,9 @@ static bool set_number(uint64_t *out, const char *value, uint64_t min, uint64_t 
     uint64_t number = 0;
     const char *at = value;
     for (; *at >= '0' && *at <= '9'; at++)
-        if (__builtin_mul_overflow(number, 10u, &number) || __builtin_add_overflow(number, (uint64_t)(*at - '0'), &number)) return false;
+        if (__builtin_mul_overflow(number, 10u, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(*at - '0'), &number))
+            return false;
     if (at == value) return false;
     unsigned shift = 0;
     if (suffixes && (*at == 'K' || *at == 'M' || *at == 'G')) shift = *at == 'K' ? 10 : *at == 'M' ? 20 : 30, at++;
@@ -60,7 +62,7 @@ static bool set_path(char out[PATH_MAX], const char *value) {
 }
 
 bool odb_options_set(struct odb_options *options, const char *key, const char *value) {
-#define ODB_ROW(name, call)                                                                                                                \
+#define ODB_ROW(name, call)                                                                                            \
     if (strcmp(key, #name) == 0) return call;
 #define ODB_ENUM(name, standard, words, doc) ODB_ROW(name, set_enum(&options->name, words, value))
 #define ODB_SET(name, standard, words, doc) ODB_ROW(name, set_set(&options->name, words, value))

@@ -9,8 +9,9 @@
 
 #include <limits.h>
 
-enum { ODB_MODE_OFF, ODB_MODE_PORTS };                  /* the words of `mode`, in the order of options.def */
-enum { ODB_STRATEGY_STATIC, ODB_STRATEGY_DYNAMIC, ODB_STRATEGY_ANTICIPATED };
+enum { ODB_MODE_OFF, ODB_MODE_PORTS, ODB_MODE_STANDALONE }; /* the words of `mode`, in the order of options.def */
+enum { ODB_STRATEGY_STATIC, ODB_STRATEGY_DYNAMIC, ODB_STRATEGY_ANTICIPATED, ODB_STRATEGY_DIRECT };
+enum { ODB_DELIVERY_WINDOW, ODB_DELIVERY_FETCH, ODB_DELIVERY_LEARN };
 enum { ODB_READINESS_INJECT, ODB_READINESS_LEVEL };
 enum { ODB_CAPTURE_FILE = 1, ODB_CAPTURE_MEMORY = 2 }; /* the words of `capture`, as bits */
 

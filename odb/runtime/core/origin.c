@@ -77,12 +77,28 @@ static void close_channel(struct odb_origin_channel *channel, bool reset) {
     pause_listener(server, false);
 }
 
+/* Its interest is the business of core/pushes.c, and it is never idle: the consumer closes it. */
+static void push_channel_ready(struct odb_origin_channel *channel, uint32_t events) {
+    bool sound = !(events & EPOLLOUT) || odb_pushes_continue(&channel->server->pushes, &channel->served.push);
+    if (!sound || odb_served_turn(&channel->served) != ODB_SERVED_WANT_READ) {
+        close_channel(channel, !sound);
+    }
+}
+
 static void channel_ready(struct odb_watch *watch, uint32_t events) {
     struct odb_origin_channel *channel = (struct odb_origin_channel *)(void *)watch;
+    if (channel->served.push.state != ODB_PUSH_NONE) {
+        push_channel_ready(channel, events);
+        return;
+    }
     enum odb_served_turn turn = odb_served_turn(&channel->served);
     (void)events; /* errors and hang-ups show as results of the calls */
     if (turn == ODB_SERVED_CLOSED || turn == ODB_SERVED_BROKEN) {
         close_channel(channel, turn == ODB_SERVED_BROKEN);
+        return;
+    }
+    if (channel->served.push.state != ODB_PUSH_NONE) {
+        leave_idle(channel);
         return;
     }
     uint32_t interest = turn == ODB_SERVED_WANT_READ ? EPOLLIN : EPOLLOUT;
@@ -139,7 +155,7 @@ static void add_channel(struct odb_origin_server *server, int fd) {
     channel->interest = EPOLLIN;
     channel->watch.ready = channel_ready;
     channel->watch.fd = fd;
-    odb_served_begin(&channel->served, fd, server->store, server->stats);
+    odb_served_begin(&channel->served, &channel->watch, server->store, server->stats, &server->pushes);
     odb_count(server->stats, ODB_STAT_channels_accepted, 1);
     become_idle(channel);
     if (!odb_driver_add(server->driver, &channel->watch, EPOLLIN)) {
@@ -220,6 +236,7 @@ bool odb_origin_start(struct odb_origin_server *server, const struct odb_options
     server->stats = stats;
     server->store = store;
     server->driver = driver;
+    odb_pushes_init(&server->pushes, store, stats, driver);
     bool running = start(server);
     if (!running) {
         atomic_store(&server->retry_ms, odb_clock_ms() + RETRY_MS);
@@ -233,6 +250,7 @@ uint16_t odb_origin_port(const struct odb_origin_server *server) {
 }
 
 void odb_origin_after_fork_child(struct odb_origin_server *server) {
+    odb_pushes_after_fork_child(&server->pushes);
     for (uint32_t i = 0; i < server->high; i++) {
         if (odb_fds_is_internal(server->channels[i].watch.fd)) {
             odb_fds_close(server->channels[i].watch.fd);

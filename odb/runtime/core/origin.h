@@ -30,6 +30,7 @@ struct odb_origin_server {
     struct odb_stats *stats;
     struct odb_store *store;
     struct odb_driver *driver;
+    struct odb_pushes pushes;
     struct odb_watch listener;
     struct odb_tick tick;
     bool paused; /* out of descriptors: the listener rests until the next tick */

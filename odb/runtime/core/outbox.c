@@ -15,7 +15,8 @@ static void forget(struct odb_outbox *outbox) {
 
 int odb_outbox_flush(struct odb_outbox *outbox, int fd) {
     while (!odb_outbox_is_empty(outbox)) {
-        ssize_t sent = odb_real.send(fd, outbox->parked + outbox->begin, outbox->end - outbox->begin, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t sent =
+            odb_real.send(fd, outbox->parked + outbox->begin, outbox->end - outbox->begin, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR) continue;
         if (sent < 0 && errno == EAGAIN) return -EAGAIN;
         if (sent < 0) {

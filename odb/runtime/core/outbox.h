@@ -20,8 +20,8 @@ struct odb_outbox;
 struct odb_outboxes {
     struct odb_driver *driver;
     struct odb_stats *stats;
-    _Atomic size_t waiting;                                                       /* outboxes in the helper thread's care */
-    void (*hold)(struct odb_outboxes *outboxes, struct odb_outbox *outbox);    /* keeps the outbox's memory until let_go */
+    _Atomic size_t waiting;                                                 /* outboxes in the helper thread's care */
+    void (*hold)(struct odb_outboxes *outboxes, struct odb_outbox *outbox); /* keeps the outbox's memory until let_go */
     void (*let_go)(struct odb_outboxes *outboxes, struct odb_outbox *outbox);
 };
 

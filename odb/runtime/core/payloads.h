@@ -37,8 +37,10 @@ struct odb_payload {
     int fd;                   /* file: own duplicate, position unused; else -1 */
     struct odb_file_version file;
     struct odb_memory_run run; /* memory */
-    uint64_t due_ms;           /* when to look whether it can go */
-    uint32_t heap_at;          /* the links below are record numbers + 1, zero is none */
+    _Atomic(_Atomic uint64_t *)
+        announcer;    /* where to note who fetches it: a field of the stream that announced it last */
+    uint64_t due_ms;  /* when to look whether it can go */
+    uint32_t heap_at; /* the links below are record numbers + 1, zero is none */
     uint32_t next_by_id;
     uint32_t next_by_file;
     uint32_t older;

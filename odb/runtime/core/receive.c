@@ -1,6 +1,7 @@
 /* receive.c: delivers parsed pieces into the application's buffers. */
 #include "core/receive.h"
 
+#include "core/detect.h"
 #include "core/inbox.h"
 #include "core/peers.h"
 #include "os/real.h"
@@ -17,10 +18,13 @@ enum { READ_AHEAD = 65536 };
 static bool mappable(const struct odb_runtime *runtime, const void *start, size_t length) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0), address = (uintptr_t)start;
     if (!runtime->arena) return address >= runtime->heap_start && address + length <= (uintptr_t)sbrk(0);
-    for (uintptr_t at = address, end = address + length; at < end;) { /* programs merge neighbouring buffers into one iovec entry */
+    for (uintptr_t at = address, end = address + length;
+         at < end;) { /* programs merge neighbouring buffers into one iovec entry */
         void *block;
         size_t size;
-        if (!odb_arena_contains(runtime->arena, (void *)at) || !odb_arena_find(runtime->arena, (void *)at, &block, &size)) return false;
+        if (!odb_arena_contains(runtime->arena, (void *)at) ||
+            !odb_arena_find(runtime->arena, (void *)at, &block, &size))
+            return false;
         if (here - (uintptr_t)block < size) return false;
         at = (uintptr_t)block + size;
     }
@@ -93,9 +97,18 @@ static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *s
 
 /* How the application offers memory for bodies, for the next HINT. Page-aligned buffers are what senders assume anyway. */
 static void note_geometry(struct odb_stream *stream, const void *to, size_t room) {
-    struct odb_geometry geometry = {.buffer = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX, .offset = (uint16_t)((uintptr_t)to % ODB_PAGE)};
+    struct odb_geometry geometry = {.buffer = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX,
+                                    .offset = (uint16_t)((uintptr_t)to % ODB_PAGE)};
     bool aligned = geometry.offset == 0 && room % ODB_PAGE == 0;
-    if (room >= 2 * ODB_PAGE) atomic_store_explicit(&stream->own_geometry, aligned ? 0 : odb_stream_pack_geometry(geometry), memory_order_relaxed);
+    if (room >= 2 * ODB_PAGE)
+        atomic_store_explicit(&stream->own_geometry, aligned ? 0 : odb_stream_pack_geometry(geometry),
+                              memory_order_relaxed);
+}
+
+static bool fetches_at_once(struct odb_runtime *runtime, size_t amount) {
+    unsigned delivery = runtime->options.delivery;
+    return delivery == ODB_DELIVERY_FETCH ||
+           (delivery == ODB_DELIVERY_LEARN && odb_delivery_fetches(&runtime->windows.delivery, amount));
 }
 
 /* Body bytes: maps whole pages, fetches what cannot be mapped. `begun` says that this call has delivered something already, so that it may end here rather than fetch.
@@ -106,12 +119,14 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
     bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);
+    if (pages && fetches_at_once(runtime, amount)) return deliver_exact(runtime, stream, to, amount);
     if (begun && (first > start || (!pages && amount < left))) return 0;
     if (!pages) {
         odb_count(&runtime->stats, wide ? ODB_STAT_fallback_not_heap : ODB_STAT_fallback_no_page, 1);
         return deliver_fetched(runtime, stream, to, amount);
     }
-    if (first > start) return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */
+    if (first > start)
+        return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */
     struct odb_span part = odb_span_part(&in->span, at, last - first);
     if (!odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) return -EACCES;
     if (odb_windows_map(&runtime->windows, to, last - first, &part) == 0) {
@@ -158,7 +173,8 @@ static void consume(struct odb_inbox *in, size_t amount) {
 }
 
 /* One piece, or part of it. Same results as deliver_body. */
-static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun, int flags) {
+static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun,
+                       int flags) {
     struct odb_inbox *in = &stream->in;
     if (flags & MSG_TRUNC) return deliver_nothing(in, room);
     if (in->real > 0) return deliver_real(runtime, in, to, room);
@@ -197,7 +213,8 @@ static ssize_t receive_classic(struct odb_runtime *runtime, int fd, void *to, si
 }
 
 /* Under the lock. Fills one buffer as far as pieces are at hand. */
-static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stream, int fd, char *to, size_t room, size_t before, int flags) {
+static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stream, int fd, char *to, size_t room,
+                            size_t before, int flags) {
     struct odb_inbox *in = &stream->in;
     size_t done = 0;
     while (done < room) {
@@ -208,7 +225,8 @@ static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stre
             return classic ? receive_classic(runtime, fd, to, room, flags) : no_piece(in);
         }
         bool peek = flags & MSG_PEEK;
-        ssize_t got = peek ? show(runtime, stream, fd, to, room) : deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
+        ssize_t got = peek ? show(runtime, stream, fd, to, room)
+                           : deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
         if (got < 0) {
             odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
             return before + done > 0 ? (ssize_t)done : no_piece(in);
@@ -222,7 +240,8 @@ static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stre
 }
 
 /* Into what remains of the buffers behind their first `skip` bytes. */
-static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, size_t skip, int flags) {
+static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                           int count, size_t skip, int flags) {
     size_t done = 0;
     for (int i = 0; i < count; i++) {
         size_t gone = skip < iov[i].iov_len ? skip : iov[i].iov_len, room = iov[i].iov_len - gone;
@@ -239,6 +258,7 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
 /* Blocks as recv would: interrupted and timed out alike. Returns 0, or a negative errno. */
 static int wait_for_bytes(struct odb_stream *stream, int fd) {
     char byte;
+    if (odb_detect_wait(stream, fd)) return 0;
     if (odb_real.recv(fd, &byte, 1, MSG_PEEK) >= 0) return 0;
     int error = errno;
     if (error == EAGAIN || error == EINTR) return -error;
@@ -273,14 +293,16 @@ static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int 
     return is;
 }
 
-ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                           int count, int flags) {
     size_t wanted = iov_length(iov, count), done = 0;
     if (wanted == 0) return 0;
     for (;;) {
         odb_lock_take(&stream->in.lock);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
-        if (got < 0 && got != -EAGAIN && done > 0) stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
+        if (got < 0 && got != -EAGAIN && done > 0)
+            stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
         if (got > 0) done += (size_t)got;
         bool more = got > 0 && done < least(stream, wanted, flags);
@@ -311,7 +333,8 @@ static bool kernel_has_classic(const struct odb_stream *stream, int fd) {
 
 bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     if (!odb_lock_try(&stream->in.lock)) return true;
-    bool readable = odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
+    bool readable =
+        odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
     odb_lock_drop(&stream->in.lock);
     return readable;
 }
@@ -324,7 +347,8 @@ size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stre
     size_t available = in->real;
     if (odb_inbox_has_span(in)) available += in->head + in->span.length + in->tail - in->span_at;
     int queued = 0;
-    if (atomic_load(&in->mode) == ODB_IN_CLASSIC && odb_real.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0) available += (size_t)queued;
+    if (atomic_load(&in->mode) == ODB_IN_CLASSIC && odb_real.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0)
+        available += (size_t)queued;
     odb_lock_drop(&in->lock);
     return available;
 }
@@ -346,6 +370,6 @@ bool odb_stream_owes(struct odb_stream *stream) {
 }
 
 bool odb_stream_is_over(struct odb_stream *stream) {
-    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC && stream->in.real == 0 &&
-           !stream->in.ended;
+    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC &&
+           stream->in.real == 0 && !stream->in.ended;
 }

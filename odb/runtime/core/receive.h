@@ -6,7 +6,8 @@
 
 /* recvmsg without ancillary data on a stream, `flags` as for recv. Returns bytes, 0 at the end of the stream, or a negative errno.
  * Blocks if the descriptor blocks and MSG_DONTWAIT is not given. */
-ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags);
+ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                           int count, int flags);
 
 /* Would a receive return at once? Asks the kernel without blocking and parses what it has. True also when another thread is receiving. */
 bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd);

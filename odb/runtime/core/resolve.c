@@ -12,8 +12,11 @@ static bool locate_origin(struct odb_runtime *runtime, struct odb_stream *stream
         struct sockaddr_storage address;
         socklen_t length = sizeof address;
         uint16_t port;
-        if (channel->count > 0 && channel->rule[0].prefix == 128) memcpy(stream->local, channel->rule[0].address, sizeof stream->local);
-        else if (getsockname(fd, (struct sockaddr *)&address, &length) != 0 || !odb_address_from((struct sockaddr *)&address, stream->local, &port)) return false;
+        if (channel->count > 0 && channel->rule[0].prefix == 128)
+            memcpy(stream->local, channel->rule[0].address, sizeof stream->local);
+        else if (getsockname(fd, (struct sockaddr *)&address, &length) != 0 ||
+                 !odb_address_from((struct sockaddr *)&address, stream->local, &port))
+            return false;
     }
     memcpy(span->origin.address, stream->local, sizeof span->origin.address);
     span->origin.port = odb_origin_port(&runtime->origin);
@@ -37,33 +40,43 @@ static bool is_settled(int file) {
     return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY;
 }
 
-bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length, struct odb_span *span) {
+bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
+                      size_t length, struct odb_span *span) {
     if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !is_settled(file) || !can_serve(runtime)) return false;
     if (!locate_origin(runtime, stream, fd, span)) return false;
     struct odb_origin_address origin = span->origin;
     bool done = captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span));
     span->origin = origin;
+    if (done && runtime->options.strategy == ODB_STRATEGY_DIRECT)
+        odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);
     return done;
 }
 
 enum capture_memory { TAKEN, LEFT, NO_ROOM };
 
 /* A payload that could not be announced would have been copied for nothing and kept for gc_delay: so the socket must have room first. */
-static enum capture_memory capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *bytes, struct odb_span *span) {
+static enum capture_memory capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                                          struct iovec *bytes, struct odb_span *span) {
     struct pollfd room = {.fd = fd, .events = POLLOUT};
-    if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min || !can_serve(runtime)) return LEFT;
+    if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min ||
+        !can_serve(runtime))
+        return LEFT;
     if (odb_real.poll(&room, 1, 0) == 0) return NO_ROOM;
     if (!locate_origin(runtime, stream, fd, span)) return LEFT;
     struct odb_origin_address origin = span->origin;
     bool done = captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span));
     span->origin = origin;
+    if (done && runtime->options.strategy == ODB_STRATEGY_DIRECT)
+        odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);
     return done ? TAKEN : LEFT;
 }
 
 /* Adds a piece; a span that continues the one before is merged into it. False when there is no room. */
-static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *count, int room, const struct odb_piece *piece) {
+static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *count, int room,
+                const struct odb_piece *piece) {
     struct odb_piece *last = *count > 0 ? &pieces[*count - 1] : NULL;
-    if (last && last->is_span && piece->is_span && !last->bytes && !piece->bytes && runtime->options.coalesce && odb_span_continues(&last->span, &piece->span)) {
+    if (last && last->is_span && piece->is_span && !last->bytes && !piece->bytes && runtime->options.coalesce &&
+        odb_span_continues(&last->span, &piece->span)) {
         last->length += piece->length;
         last->span.length += piece->span.length;
         if (piece->span.expires_ms < last->span.expires_ms) last->span.expires_ms = piece->span.expires_ms;
@@ -74,14 +87,16 @@ static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *coun
     return true;
 }
 
-int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, struct odb_piece *pieces, int room) {
+int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
+                struct odb_piece *pieces, int room) {
     int made = 0;
     for (int i = 0; i < count; i++) {
         const char *at = iov[i].iov_base;
         for (size_t left = iov[i].iov_len; left > 0;) {
             struct odb_piece piece = {.length = left};
             size_t plain = left, found = 0;
-            if (odb_windows_any(&runtime->windows)) found = odb_windows_find(&runtime->windows, at, left, &piece.span, &plain);
+            if (odb_windows_any(&runtime->windows))
+                found = odb_windows_find(&runtime->windows, at, left, &piece.span, &plain);
             if (found > 0) {
                 piece.is_span = true;
                 piece.length = found;

@@ -16,9 +16,11 @@ struct odb_piece {
 
 /* Fills at most `room` pieces from the beginning of iov and returns how many; together they are a prefix of the iov's bytes,
  * empty when large memory is to be captured and the socket has no room to announce it. */
-int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, struct odb_piece *pieces, int room);
+int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
+                struct odb_piece *pieces, int room);
 
 /* Captures a file range as one span, which may be shorter than `length`. False: the caller sends real bytes. */
-bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length, struct odb_span *span);
+bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
+                      size_t length, struct odb_span *span);
 
 #endif

@@ -104,7 +104,8 @@ static bool same_prefix(const uint8_t *a, const uint8_t *b, unsigned bits) {
 bool odb_rules_match(const struct odb_rules *rules, const uint8_t address[16], uint16_t port) {
     for (size_t i = 0; i < rules->count; i++) {
         const struct odb_rule *rule = &rules->rule[i];
-        if (port >= rule->first_port && port <= rule->last_port && same_prefix(rule->address, address, rule->prefix)) return true;
+        if (port >= rule->first_port && port <= rule->last_port && same_prefix(rule->address, address, rule->prefix))
+            return true;
     }
     return false;
 }

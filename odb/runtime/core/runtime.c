@@ -1,6 +1,7 @@
 /* runtime.c: builds the runtime, carries it over fork, and drains it at the end. */
 #include "core/runtime.h"
 
+#include "core/activation.h"
 #include "core/fault.h"
 #include "core/heap.h"
 #include "os/clock.h"
@@ -26,6 +27,7 @@ bool odb_runtime_init(struct odb_runtime *runtime) {
         odb_stats_close(&runtime->stats);
         return false;
     }
+    odb_activation_init(runtime);
     runtime->reaper.run = reap;
     odb_driver_add_tick(&runtime->driver, &runtime->reaper);
     runtime->heap_start = (uintptr_t)sbrk(0);
@@ -56,6 +58,7 @@ void odb_runtime_drain(struct odb_runtime *runtime) {
 }
 
 void odb_runtime_end(struct odb_runtime *runtime) {
+    if (!odb_runtime_is_foreign(runtime)) odb_activation_end(runtime);
     odb_runtime_drain(runtime);
     if (!odb_runtime_is_foreign(runtime)) odb_stats_close(&runtime->stats);
 }
@@ -95,5 +98,6 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     odb_origin_after_fork_child(&runtime->origin);
     odb_channels_after_fork_child(&runtime->channels);
     odb_store_after_fork_child(&runtime->store);
+    odb_activation_after_fork_child(runtime);
     odb_driver_add_tick(&runtime->driver, &runtime->reaper);
 }

@@ -2,11 +2,15 @@
 #ifndef ODB_CORE_RUNTIME_H
 #define ODB_CORE_RUNTIME_H
 
+#include "core/answerer.h"
 #include "core/arena.h"
+#include "core/asker.h"
 #include "core/channel.h"
+#include "core/detect.h"
 #include "core/driver.h"
 #include "core/fdtable.h"
 #include "core/interest.h"
+#include "core/listeners.h"
 #include "core/options.h"
 #include "core/origin.h"
 #include "core/stats.h"
@@ -25,13 +29,17 @@ struct odb_runtime {
     struct odb_channels channels;
     struct odb_store store;
     struct odb_origin_server origin;
+    struct odb_undecided undecided;
+    struct odb_listeners listeners;
+    struct odb_asker asker;
+    struct odb_answerer answerer;
     struct odb_arena *arena; /* null: heap blocks come from libc */
     uintptr_t heap_start;    /* libc's own heap begins here or before */
     struct odb_tick reaper;
     struct {
         _Atomic bool low_water, zerocopy;
     } sockopts; /* has the process ever set SO_RCVLOWAT, SO_ZEROCOPY on a socket that was no stream? */
-    pid_t pid; /* differs from getpid() in a vfork child, which must leave our state alone */
+    pid_t pid;  /* differs from getpid() in a vfork child, which must leave our state alone */
 };
 
 /* Builds the runtime from options that are already set. False: not enough address space; the process stays classic. */

@@ -14,8 +14,13 @@ enum {
 /* The step's work is done; go on with the next. */
 #define NEXT ((enum odb_served_turn) - 1)
 
-void odb_served_begin(struct odb_served *served, int fd, struct odb_store *store, struct odb_stats *stats) {
-    served->fd = fd;
+void odb_served_begin(struct odb_served *served, struct odb_watch *watch, struct odb_store *store,
+                      struct odb_stats *stats, struct odb_pushes *pushes) {
+    served->fd = watch->fd;
+    served->watch = watch;
+    served->pushes = pushes;
+    served->push.state = ODB_PUSH_NONE;
+    served->consumer = 0;
     served->store = store;
     served->stats = stats;
     served->in_begin = served->in_end = 0;
@@ -26,6 +31,7 @@ void odb_served_begin(struct odb_served *served, int fd, struct odb_store *store
 }
 
 void odb_served_end(struct odb_served *served) {
+    odb_pushes_detach(served->pushes, &served->push);
     if (served->serving.payload != NULL) {
         odb_count(served->stats, ODB_STAT_serve_failures, 1);
         odb_store_close_serving(served->store, &served->serving, served->body_sent);
@@ -82,6 +88,26 @@ static enum odb_served_turn send_body(struct odb_served *served, size_t *budget)
     return NEXT;
 }
 
+/* Payloads announced on the same stream are probably wanted by the same consumer. */
+static void learn(const struct odb_served *served) {
+    _Atomic uint64_t *announcer = atomic_load(&served->serving.payload->announcer);
+    if (announcer != NULL && served->consumer != 0) {
+        atomic_store_explicit(announcer, served->consumer, memory_order_relaxed);
+    }
+}
+
+static enum odb_served_turn answer_push(struct odb_served *served, const uint8_t *body) {
+    struct odb_wire_push push;
+    if (odb_wire_push_decode(&push, body) != ODB_WIRE_OK) {
+        return protocol_error(served);
+    }
+    if (push.channel == 0) {
+        served->consumer = push.consumer;
+        return NEXT;
+    }
+    return odb_pushes_message(served->pushes, &served->push, served->watch, &push) ? NEXT : ODB_SERVED_CLOSED;
+}
+
 static enum odb_served_turn answer_fetch(struct odb_served *served, const uint8_t *body) {
     struct odb_wire_fetch fetch;
     if (odb_wire_fetch_decode(&fetch, body) != ODB_WIRE_OK) {
@@ -98,6 +124,7 @@ static enum odb_served_turn answer_fetch(struct odb_served *served, const uint8_
         odb_count(served->stats, ODB_STAT_serve_failures, 1);
         return NEXT;
     }
+    learn(served);
     struct odb_wire_data data = {.payload = fetch.payload, .offset = fetch.offset, .length = fetch.length};
     odb_wire_data_encode(served->out, &data);
     served->out_length = ODB_WIRE_DATA_FRAME;
@@ -148,7 +175,14 @@ static enum odb_served_turn read_request(struct odb_served *served) {
         served->release_left = header.length;
         return NEXT;
     }
-    if (header.type != ODB_WIRE_FETCH) {
+    if (header.type == ODB_WIRE_PUSH) {
+        if (have < ODB_WIRE_PUSH_FRAME) {
+            return read_more(served);
+        }
+        served->in_begin += ODB_WIRE_PUSH_FRAME;
+        return answer_push(served, frame + ODB_WIRE_HEADER_SIZE);
+    }
+    if (header.type != ODB_WIRE_FETCH || served->push.state != ODB_PUSH_NONE) {
         return protocol_error(served);
     }
     if (have < ODB_WIRE_FETCH_FRAME) {

@@ -7,6 +7,7 @@
 #ifndef ODB_CORE_SERVED_H
 #define ODB_CORE_SERVED_H
 
+#include "core/pushes.h"
 #include "core/stats.h"
 #include "core/store.h"
 #include "wire/message.h"
@@ -24,6 +25,10 @@ struct odb_served {
     uint8_t in[ODB_SERVED_BUFFER]; /* in[in_begin, in_end) is not parsed yet */
     size_t in_begin;
     size_t in_end;
+    struct odb_pushes *pushes;
+    struct odb_watch *watch;
+    struct odb_push push;  /* what makes it a push channel */
+    uint64_t consumer;     /* who is at the other end, if it has said so */
     uint32_t release_left; /* bytes of a RELEASE's list that are still to be read */
     uint8_t out[ODB_WIRE_DATA_FRAME];
     size_t out_length;
@@ -40,8 +45,9 @@ enum odb_served_turn {
     ODB_SERVED_BROKEN      /* protocol error or a body that cannot be delivered: reset */
 };
 
-/* `fd` is non-blocking and stays the caller's. */
-void odb_served_begin(struct odb_served *served, int fd, struct odb_store *store, struct odb_stats *stats);
+/* `watch` is the connection in the helper thread; its fd is non-blocking and stays the caller's. */
+void odb_served_begin(struct odb_served *served, struct odb_watch *watch, struct odb_store *store,
+                      struct odb_stats *stats, struct odb_pushes *pushes);
 
 /* Does at most about 1 MiB worth of work. Counts serves, serve_bytes, serve_failures and protocol_errors. The calling
  * thread must have SIGPIPE blocked: sendfile has no MSG_NOSIGNAL, and blocked, the signal stays pending for this

@@ -1,6 +1,7 @@
 /* sockets.c: rules decide which connections become streams; descriptors that come and go keep the table right. */
 #include "core/sockets.h"
 
+#include "core/activation.h"
 #include "core/receive.h"
 #include "core/sockopt.h"
 #include "core/transmit.h"
@@ -10,22 +11,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/close_range.h>
-
-/* Does a rule name the port that `fd` listens on? Asked once per listening descriptor. */
-static bool listens_for_odb(struct odb_runtime *runtime, int fd) {
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-    uint8_t local[16];
-    uint16_t port;
-    if (fd < 0 || fd >= ODB_FDS || runtime->options.listen.count == 0) return false;
-    _Atomic uint8_t *listener = &runtime->fds.slots[fd].listener;
-    uint8_t known = atomic_load_explicit(listener, memory_order_relaxed);
-    if (known != ODB_LISTENER_UNKNOWN) return known == ODB_LISTENER_RULED;
-    bool ruled = getsockname(fd, (struct sockaddr *)&address, &length) == 0 && odb_address_from((struct sockaddr *)&address, local, &port) &&
-                 odb_rules_match(&runtime->options.listen, local, port);
-    atomic_store_explicit(listener, ruled ? ODB_LISTENER_RULED : ODB_LISTENER_PLAIN, memory_order_relaxed);
-    return ruled;
-}
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 static bool is_stream_socket(int fd) {
     int type = 0;
@@ -50,8 +37,7 @@ static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode o
 int odb_accept(struct odb_runtime *runtime, int fd, struct sockaddr *address, socklen_t *length, int flags) {
     struct sockaddr_storage own;
     socklen_t own_length = sizeof own, room = length ? *length : 0;
-    bool ruled = listens_for_odb(runtime, fd);
-    if (!ruled) return odb_real.accept4(fd, address, length, flags);
+    if (!odb_activation_accepts(runtime, fd)) return odb_real.accept4(fd, address, length, flags);
     int accepted = odb_real.accept4(fd, (struct sockaddr *)&own, &own_length, flags);
     if (accepted < 0) return accepted;
     if (address && length) {
@@ -62,18 +48,42 @@ int odb_accept(struct odb_runtime *runtime, int fd, struct sockaddr *address, so
     return accepted;
 }
 
+/* A second connect() asks how the first one went: what was decided then holds. */
+static bool is_unconnected(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
+static bool opens_framed(struct odb_runtime *runtime, int fd, const uint8_t peer[16], uint16_t port) {
+    return odb_activation_may_open(runtime) && !odb_fdtable_has(&runtime->fds, fd) && is_stream_socket(fd) &&
+           is_unconnected(fd) && odb_activation_opens(runtime, peer, port) && !odb_sockopt_wants_classic(runtime, fd);
+}
+
 int odb_connect(struct odb_runtime *runtime, int fd, const struct sockaddr *address, socklen_t length) {
     uint8_t peer[16];
     uint16_t port;
-    bool ruled = runtime->options.connect.count > 0 && address && length >= sizeof(sa_family_t) && odb_address_from(address, peer, &port) &&
-                 odb_rules_match(&runtime->options.connect, peer, port) && !odb_fdtable_has(&runtime->fds, fd) && is_stream_socket(fd) &&
-                 !odb_sockopt_wants_classic(runtime, fd);
-    int saved = errno, result = odb_real.connect(fd, address, length);
-    if (!ruled || (result < 0 && errno != EINPROGRESS && errno != EINTR)) return result;
+    int saved = errno;
+    bool inet = address && length >= sizeof(sa_family_t) && odb_address_from(address, peer, &port);
+    bool framed = inet && opens_framed(runtime, fd, peer, port);
+    errno = saved;
+    int result = odb_real.connect(fd, address, length);
+    bool failed = result < 0 && errno != EINPROGRESS && errno != EINTR;
+    if (!framed) return result;
     int error = errno;
-    make_stream(runtime, fd, ODB_OUT_HELLO, address);
-    odb_count(&runtime->stats, ODB_STAT_streams_framed, 1);
+    if (failed) {
+        odb_activation_failed(runtime, peer, port);
+    } else {
+        make_stream(runtime, fd, ODB_OUT_HELLO, address);
+        odb_count(&runtime->stats, ODB_STAT_streams_framed, 1);
+    }
     errno = result < 0 ? error : saved;
+    return result;
+}
+
+int odb_listening(struct odb_runtime *runtime, int fd, int backlog) {
+    int result = odb_real.listen(fd, backlog);
+    if (result == 0 && !odb_runtime_is_foreign(runtime)) odb_activation_listens(runtime, fd);
     return result;
 }
 
@@ -88,6 +98,7 @@ int odb_shutdown(struct odb_runtime *runtime, int fd, int how) {
 
 void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd < 0) return;
+    odb_activation_forget(runtime, fd);
     odb_interest_close(&runtime->interests, fd);
     odb_fdtable_clear(&runtime->fds, fd);
 }
@@ -126,8 +137,8 @@ int odb_close_range(struct odb_runtime *runtime, unsigned first, unsigned last, 
 
 int odb_duplicated(struct odb_runtime *runtime, int from, int to) {
     if (to < 0 || odb_runtime_is_foreign(runtime)) return to;
-    if (from < ODB_FDS && to < ODB_FDS && from >= 0)
-        atomic_store_explicit(&runtime->fds.slots[to].listener, atomic_load_explicit(&runtime->fds.slots[from].listener, memory_order_relaxed), memory_order_relaxed);
+    if (to < ODB_FDS)
+        atomic_store_explicit(&runtime->fds.slots[to].listener, ODB_LISTENER_UNKNOWN, memory_order_relaxed);
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, from);
     if (stream || odb_fdtable_has(&runtime->fds, to)) odb_fdtable_set(&runtime->fds, to, stream);
     return to;
@@ -143,8 +154,7 @@ int odb_dup2(struct odb_runtime *runtime, int from, int to, int flags) {
     if (from == to) return flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     int result = flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     if (result < 0 || foreign) return result;
-    odb_interest_close(&runtime->interests, to);
-    odb_fdtable_clear(&runtime->fds, to);
+    odb_forget_descriptor(runtime, to);
     return odb_duplicated(runtime, from, result);
 }
 
@@ -152,7 +162,8 @@ bool odb_available(struct odb_runtime *runtime, int fd, int *bytes) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return false;
     size_t available = odb_stream_available(runtime, stream, fd);
-    if (available > 0) odb_interest_owe(&runtime->interests, fd); /* taken from the kernel, which no longer reports it */
+    if (available > 0)
+        odb_interest_owe(&runtime->interests, fd); /* taken from the kernel, which no longer reports it */
     odb_fdtable_let_go(&runtime->fds, stream);
     *bytes = available > INT_MAX ? INT_MAX : (int)available;
     return true;

@@ -8,6 +8,7 @@
 
 int odb_accept(struct odb_runtime *runtime, int fd, struct sockaddr *address, socklen_t *length, int flags);
 int odb_connect(struct odb_runtime *runtime, int fd, const struct sockaddr *address, socklen_t length);
+int odb_listening(struct odb_runtime *runtime, int fd, int backlog);
 int odb_shutdown(struct odb_runtime *runtime, int fd, int how);
 int odb_close(struct odb_runtime *runtime, int fd);
 int odb_close_range(struct odb_runtime *runtime, unsigned first, unsigned last, int flags);

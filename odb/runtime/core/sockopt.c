@@ -18,12 +18,13 @@ static int set_int(int fd, int level, int option, int value) {
     return odb_real.setsockopt(fd, level, option, &value, sizeof value);
 }
 
-/* What the kernel makes of the value is read back: it has bounds of its own. */
+/* What the kernel makes of the value is read back: it has bounds of its own. It minds the mark itself where bytes are classic. */
 static int set_low_water(struct odb_stream *stream, int fd, const void *value, socklen_t length) {
     if (odb_real.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, length) != 0) return -1;
     int mark = get_int(fd, SOL_SOCKET, SO_RCVLOWAT);
     atomic_store(&stream->low_water, mark > 1 ? mark : 0);
-    return mark > 1 ? set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) : 0;
+    bool counts_itself = atomic_load(&stream->in.mode) == ODB_IN_CLASSIC;
+    return mark > 1 && !counts_itself ? set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) : 0;
 }
 
 /* The errno with which a kernel refuses an option that it does not have; 0 for all others. */
@@ -41,7 +42,8 @@ static int refuse(int error) {
     return -1;
 }
 
-static int set_on_stream(struct odb_stream *stream, int fd, int level, int option, const void *value, socklen_t length) {
+static int set_on_stream(struct odb_stream *stream, int fd, int level, int option, const void *value,
+                         socklen_t length) {
     if (level == SOL_SOCKET && option == SO_RCVLOWAT) return set_low_water(stream, fd, value, length);
     int error = refusal(level, option);
     return error ? refuse(error) : odb_real.setsockopt(fd, level, option, value, length);
@@ -94,7 +96,8 @@ int odb_getsockopt(struct odb_runtime *runtime, int fd, int level, int option, v
 }
 
 bool odb_sockopt_wants_classic(const struct odb_runtime *runtime, int fd) {
-    return atomic_load_explicit(&runtime->sockopts.zerocopy, memory_order_relaxed) && get_int(fd, SOL_SOCKET, SO_ZEROCOPY) != 0;
+    return atomic_load_explicit(&runtime->sockopts.zerocopy, memory_order_relaxed) &&
+           get_int(fd, SOL_SOCKET, SO_ZEROCOPY) != 0;
 }
 
 void odb_sockopt_adopt(const struct odb_runtime *runtime, struct odb_stream *stream, int fd) {

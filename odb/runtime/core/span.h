@@ -21,7 +21,9 @@ struct odb_span {
     uint8_t token[16];
     uint64_t offset;
     uint64_t length;
-    uint64_t expires_ms; /* odb_clock_ms() after which the origin may have dropped the payload */
+    uint32_t push_channel;  /* random number of the channel that the bytes were pushed on, 0: not pushed */
+    uint64_t push_position; /* of the first byte in it */
+    uint64_t expires_ms;    /* odb_clock_ms() after which the origin may have dropped the payload */
 };
 
 static inline bool odb_span_same_payload(const struct odb_span *a, const struct odb_span *b) {
@@ -30,15 +32,18 @@ static inline bool odb_span_same_payload(const struct odb_span *a, const struct 
            memcmp(a->token, b->token, sizeof a->token) == 0;
 }
 
-/* True when b begins where a ends, in the same payload. */
+/* True when b begins where a ends, in the same payload and, if they were pushed, on the same channel. */
 static inline bool odb_span_continues(const struct odb_span *a, const struct odb_span *b) {
-    return a->offset + a->length == b->offset && odb_span_same_payload(a, b);
+    bool pushed_alike = a->push_channel == b->push_channel &&
+                        (a->push_channel == 0 || a->push_position + a->length == b->push_position);
+    return a->offset + a->length == b->offset && pushed_alike && odb_span_same_payload(a, b);
 }
 
 /* The part of a span that begins `skip` bytes in and is `length` long; the caller keeps it inside. */
 static inline struct odb_span odb_span_part(const struct odb_span *span, uint64_t skip, uint64_t length) {
     struct odb_span part = *span;
     part.offset += skip;
+    if (part.push_channel) part.push_position += skip;
     part.length = length;
     return part;
 }

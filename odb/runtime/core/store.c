@@ -51,6 +51,8 @@ static void announce(struct odb_store *store, struct odb_payload *payload, uint6
     memcpy(out->token, payload->token, sizeof out->token);
     out->offset = offset;
     out->length = length;
+    out->push_channel = 0;
+    out->push_position = 0;
     out->expires_ms = now + store->options->lease_ms;
     odb_count(store->stats, ODB_STAT_payload_bytes_captured, length);
 }
@@ -287,4 +289,13 @@ void odb_store_after_fork_child(struct odb_store *store) {
     odb_tokens_forget(&store->tokens);
     store->next_id = 0;
     odb_lock_reset(&store->lock);
+}
+
+void odb_store_set_announcer(struct odb_store *store, uint64_t id, _Atomic uint64_t *consumer) {
+    odb_lock_take(&store->lock);
+    struct odb_payload *payload = odb_payloads_find(&store->payloads, id);
+    if (payload != NULL) {
+        atomic_store(&payload->announcer, consumer);
+    }
+    odb_lock_drop(&store->lock);
 }

@@ -64,6 +64,9 @@ int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16]
                    struct odb_serving *out);
 void odb_store_close_serving(struct odb_store *store, struct odb_serving *serving, uint64_t bytes_served);
 
+/* The payload was announced on a stream whose field `consumer` is to learn who fetches it. The field must stay memory of that kind for good. */
+void odb_store_set_announcer(struct odb_store *store, uint64_t id, _Atomic uint64_t *consumer);
+
 /* A consumer will not ask for this payload again. Unknown ids are ignored. */
 void odb_store_release(struct odb_store *store, uint64_t id);
 

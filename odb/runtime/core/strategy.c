@@ -26,8 +26,12 @@ static struct odb_cut cut_anticipated(const struct odb_geometry *receiver, size_
 struct odb_cut odb_strategy_cut(const struct odb_options *options, const struct odb_geometry *receiver, size_t left) {
     if (left > ODB_BODY_MAX) left = ODB_BODY_MAX;
     switch (options->strategy) {
-    case ODB_STRATEGY_STATIC: return cut_static(options->unaligned_size, left);
-    case ODB_STRATEGY_ANTICIPATED: return cut_anticipated(receiver, left);
-    default: return (struct odb_cut){.body = left};
+    case ODB_STRATEGY_STATIC:
+        return cut_static(options->unaligned_size, left);
+    case ODB_STRATEGY_ANTICIPATED:
+    case ODB_STRATEGY_DIRECT:
+        return cut_anticipated(receiver, left);
+    default:
+        return (struct odb_cut){.body = left};
     }
 }

@@ -2,6 +2,7 @@
  *
  *   static       `unaligned_size` real bytes at each end; a receiver that needs more fetches it
  *   dynamic      nothing; the receiver fetches what it needs
+ *   direct       as anticipated (the body may be pushed besides, see core/pushes.h)
  *   anticipated  what the receiver will need, as its last HINT describes its buffers; without a HINT, page-aligned buffers that are large enough
  *
  * Pure functions.
@@ -31,5 +32,10 @@ struct odb_cut {
 
 /* The next frame for a payload of which `left` bytes (not 0) are still to be announced. */
 struct odb_cut odb_strategy_cut(const struct odb_options *options, const struct odb_geometry *receiver, size_t left);
+
+/* Are the peer's hints of use, and ours to the peer? */
+static inline bool odb_strategy_foresees(const struct odb_options *options) {
+    return options->strategy == ODB_STRATEGY_ANTICIPATED || options->strategy == ODB_STRATEGY_DIRECT;
+}
 
 #endif

@@ -51,7 +51,7 @@ struct odb_stream {
     struct odb_inbox in;
     struct odb_outbox out;
     _Atomic enum odb_out_mode out_mode;
-    _Atomic int low_water;          /* the application's SO_RCVLOWAT where it is above 1, else 0 */
+    _Atomic int low_water; /* the application's SO_RCVLOWAT where it is above 1, else 0 */
     struct {
         uint64_t until_ms; /* under in.lock: when a HELLO that has begun must have come; 0: none has */
         bool marked;       /* under in.lock: the kernel's SO_RCVLOWAT is ours */
@@ -61,8 +61,9 @@ struct odb_stream {
     } undecided;                    /* core/detect.c */
     _Atomic uint64_t own_geometry;  /* packed: how the application here offers memory, seen by receives */
     _Atomic uint64_t peer_geometry; /* packed: what the peer's last HINT said */
-    uint64_t hinted_geometry;       /* under out.lock: what the peer has been told */
-    uint64_t hinting;               /* under out.lock: what the batch being sent tells it */
+    _Atomic uint64_t consumer; /* who fetched the payloads announced here, as far as the origin knows; 0: not known */
+    uint64_t hinted_geometry;  /* under out.lock: what the peer has been told */
+    uint64_t hinting;          /* under out.lock: what the batch being sent tells it */
     uint8_t peer[16];
     uint8_t local[16];
     struct odb_stream *next_free;

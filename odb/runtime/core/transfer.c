@@ -31,7 +31,8 @@ static bool make_real(struct odb_runtime *runtime, const struct iovec *iov, size
 }
 
 /* The kernel will write into these ranges, how far is not known beforehand; live pages have to be real so that what is not overwritten is still there. */
-static ssize_t receive_kernel(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family) {
+static ssize_t receive_kernel(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags,
+                              enum odb_family family) {
     if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
     if (family == ODB_FILE_CALL) return odb_real.readv(fd, message->msg_iov, (int)message->msg_iovlen);
     return odb_real.recvmsg(fd, message, flags);
@@ -49,8 +50,10 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
         return receive_kernel(runtime, fd, message, flags, family);
     }
     ssize_t got = odb_stream_receive(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags);
-    if (odb_stream_is_over(stream)) leave_table(runtime, stream, fd);
-    else odb_waiting_after_receive(runtime, stream, fd);
+    if (odb_stream_is_over(stream))
+        leave_table(runtime, stream, fd);
+    else
+        odb_waiting_after_receive(runtime, stream, fd);
     odb_fdtable_let_go(&runtime->fds, stream);
     if (got >= 0) {
         message->msg_namelen = 0;
@@ -60,14 +63,16 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
     return as_result(got);
 }
 
-static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
+static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags,
+                           enum odb_family family) {
     if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
     if (family == ODB_FILE_CALL) return odb_real.writev(fd, message->msg_iov, (int)message->msg_iovlen);
     return odb_real.sendmsg(fd, message, flags);
 }
 
 /* Urgent data is one byte that TCP carries beside the others: what comes before it in the same call travels in frames, it does not. */
-static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct msghdr *message, int flags) {
+static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct msghdr *message,
+                           int flags) {
     struct iovec parts[IOV_MAX], *last = NULL;
     int count = 0;
     for (size_t i = 0; i < message->msg_iovlen && i < IOV_MAX; i++)
@@ -76,7 +81,9 @@ static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *strea
     char *urgent = (char *)last->iov_base + --last->iov_len;
     struct iovec byte = {urgent, 1};
     struct msghdr rest = {.msg_iov = &byte, .msg_iovlen = 1};
-    ssize_t before = last == parts && last->iov_len == 0 ? 0 : as_result(odb_stream_send(runtime, stream, fd, parts, count, flags & ~MSG_OOB));
+    ssize_t before = last == parts && last->iov_len == 0
+                         ? 0
+                         : as_result(odb_stream_send(runtime, stream, fd, parts, count, flags & ~MSG_OOB));
     size_t total = 0;
     for (int i = 0; i < count; i++) total += parts[i].iov_len;
     if (before < 0 || (size_t)before < total) return before;
@@ -88,15 +95,20 @@ ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *messa
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return send_kernel(runtime, fd, message, flags, family);
     ssize_t sent;
-    if (!odb_stream_frames_out(runtime, stream, fd)) sent = send_kernel(runtime, fd, message, flags, family);
-    else if ((flags & MSG_ZEROCOPY) && odb_sockopt_wants_classic(runtime, fd)) sent = as_result(-ENOBUFS); /* the kernel's way of saying: copy */
-    else if (flags & MSG_OOB) sent = send_urgent(runtime, stream, fd, message, flags);
-    else sent = as_result(odb_stream_send(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags));
+    if (!odb_stream_frames_out(runtime, stream, fd))
+        sent = send_kernel(runtime, fd, message, flags, family);
+    else if ((flags & MSG_ZEROCOPY) && odb_sockopt_wants_classic(runtime, fd))
+        sent = as_result(-ENOBUFS); /* the kernel's way of saying: copy */
+    else if (flags & MSG_OOB)
+        sent = send_urgent(runtime, stream, fd, message, flags);
+    else
+        sent = as_result(odb_stream_send(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags));
     odb_fdtable_let_go(&runtime->fds, stream);
     return sent;
 }
 
-static ssize_t sendfile_stream(struct odb_runtime *runtime, struct odb_stream *stream, int out, int in, off64_t *offset, size_t size) {
+static ssize_t sendfile_stream(struct odb_runtime *runtime, struct odb_stream *stream, int out, int in, off64_t *offset,
+                               size_t size) {
     struct stat status;
     if (size == 0 || fstat(in, &status) != 0 || !S_ISREG(status.st_mode)) {
         errno = EINVAL; /* what the kernel says of files it cannot send; callers fall back to reading */
@@ -109,8 +121,10 @@ static ssize_t sendfile_stream(struct odb_runtime *runtime, struct odb_stream *s
     }
     ssize_t sent = odb_stream_send_file(runtime, stream, out, in, (uint64_t)position, size);
     if (sent <= 0) return as_result(sent);
-    if (offset) *offset = position + sent;
-    else lseek64(in, position + sent, SEEK_SET);
+    if (offset)
+        *offset = position + sent;
+    else
+        lseek64(in, position + sent, SEEK_SET);
     return sent;
 }
 
@@ -118,8 +132,10 @@ ssize_t odb_sendfile(struct odb_runtime *runtime, int out, int in, off64_t *offs
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, out);
     if (!stream) return odb_real.sendfile64(out, in, offset, size);
     ssize_t sent;
-    if (odb_stream_frames_out(runtime, stream, out)) sent = sendfile_stream(runtime, stream, out, in, offset, size);
-    else sent = odb_real.sendfile64(out, in, offset, size);
+    if (odb_stream_frames_out(runtime, stream, out))
+        sent = sendfile_stream(runtime, stream, out, in, offset, size);
+    else
+        sent = odb_real.sendfile64(out, in, offset, size);
     odb_fdtable_let_go(&runtime->fds, stream);
     return sent;
 }
@@ -132,6 +148,43 @@ ssize_t odb_preadv(struct odb_runtime *runtime, int fd, const struct iovec *iov,
 
 ssize_t odb_pwritev(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset) {
     if (make_real(runtime, iov, (size_t)count)) return odb_real.pwritev64(fd, iov, count, offset);
+    errno = EIO;
+    return -1;
+}
+
+/* At offset -1 they are readv and writev with flags; a stream has no other offset. What the flags promise about disks does not concern it. */
+static bool as_stream(struct odb_runtime *runtime, int fd, off64_t offset, int flags, int *message_flags) {
+    if (offset != -1 || (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT)) != 0 ||
+        !odb_fdtable_has(&runtime->fds, fd))
+        return false;
+    *message_flags = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+    return true;
+}
+
+ssize_t odb_preadv2(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset,
+                    int flags) {
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    int message_flags;
+    if (as_stream(runtime, fd, offset, flags, &message_flags))
+        return odb_receive(runtime, fd, &message, message_flags, ODB_SOCKET_CALL);
+    if (make_real(runtime, iov, (size_t)count)) return odb_real.preadv2(fd, iov, count, offset, flags);
+    errno = EIO;
+    return -1;
+}
+
+ssize_t odb_pwritev2(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset,
+                     int flags) {
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    int message_flags;
+    if (as_stream(runtime, fd, offset, flags, &message_flags))
+        return odb_send(runtime, fd, &message, message_flags, ODB_SOCKET_CALL);
+    if (make_real(runtime, iov, (size_t)count)) return odb_real.pwritev2(fd, iov, count, offset, flags);
+    errno = EIO;
+    return -1;
+}
+
+ssize_t odb_vmsplice(struct odb_runtime *runtime, int fd, const struct iovec *iov, size_t count, unsigned flags) {
+    if (count > IOV_MAX || make_real(runtime, iov, count)) return odb_real.vmsplice(fd, iov, count, flags);
     errno = EIO;
     return -1;
 }

@@ -22,4 +22,12 @@ ssize_t odb_sendfile(struct odb_runtime *runtime, int out, int in, off64_t *offs
 ssize_t odb_preadv(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset);
 ssize_t odb_pwritev(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset);
 
+/* With RWF_* flags. On a stream, at offset -1, they receive and send. */
+ssize_t odb_preadv2(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset, int flags);
+ssize_t odb_pwritev2(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset,
+                     int flags);
+
+/* Pipes take pages as they are. */
+ssize_t odb_vmsplice(struct odb_runtime *runtime, int fd, const struct iovec *iov, size_t count, unsigned flags);
+
 #endif

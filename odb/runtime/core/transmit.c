@@ -23,10 +23,14 @@ static int send_rest(int fd, const struct iovec *iov, int count, size_t skip) {
         skip -= gone;
         while (gone < iov[i].iov_len) {
             struct pollfd room = {.fd = fd, .events = POLLOUT};
-            ssize_t sent = odb_real.send(fd, (char *)iov[i].iov_base + gone, iov[i].iov_len - gone, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (sent >= 0) gone += (size_t)sent;
-            else if (errno == EAGAIN) odb_real.poll(&room, 1, -1);
-            else if (errno != EINTR) return -errno;
+            ssize_t sent =
+                odb_real.send(fd, (char *)iov[i].iov_base + gone, iov[i].iov_len - gone, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (sent >= 0)
+                gone += (size_t)sent;
+            else if (errno == EAGAIN)
+                odb_real.poll(&room, 1, -1);
+            else if (errno != EINTR)
+                return -errno;
         }
     }
     return 0;
@@ -38,25 +42,42 @@ static void said(struct odb_stream *stream, const struct odb_frame *frame) {
     if (frame->type == ODB_WIRE_HINT) stream->hinted_geometry = stream->hinting;
 }
 
+/* The frame's descriptor is on its way: so is its body, if a channel was taken for it. */
+static void push(struct odb_runtime *runtime, struct odb_frames *frames, int index) {
+    struct odb_frame *frame = &frames->frame[index];
+    if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body);
+    frame->push = NULL;
+}
+
+/* Channels that were taken for frames which did not leave. */
+static void give_back_pushes(struct odb_runtime *runtime, struct odb_frames *frames) {
+    for (int i = 0; i < frames->count; i++)
+        if (frames->frame[i].push) odb_pushes_give_back(&runtime->origin.pushes, frames->frame[i].push);
+}
+
 /* Under the lock. `sent` bytes of the batch have left: counts what is accepted and parks the rest of a frame that has begun. */
-static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames, size_t sent) {
+static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
+                       size_t sent) {
     size_t accepted = 0;
     for (int i = 0; i < frames->count && sent > 0; i++) {
         const struct odb_frame *frame = &frames->frame[i];
         const struct iovec *iov;
         int count = odb_frames_iov(frames, i, &iov), error = 0;
-        if (sent < frame->wire && !odb_outbox_park(&stream->out, fd, iov, count, sent)) error = send_rest(fd, iov, count, sent);
+        if (sent < frame->wire && !odb_outbox_park(&stream->out, fd, iov, count, sent))
+            error = send_rest(fd, iov, count, sent);
         if (error) return accepted > 0 ? (ssize_t)accepted : error;
         said(stream, frame);
         count_frame(runtime, frame);
         accepted += frame->accepted;
         sent = sent < frame->wire ? 0 : sent - frame->wire;
+        push(runtime, frames, i);
     }
     return accepted > 0 ? (ssize_t)accepted : -EAGAIN;
 }
 
 /* Under the lock. */
-static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames, int flags) {
+static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
+                           int flags) {
     struct msghdr message = {.msg_iov = frames->iov, .msg_iovlen = (size_t)frames->iovs};
     ssize_t sent;
     do sent = odb_real.sendmsg(fd, &message, (flags & (MSG_NOSIGNAL | MSG_MORE)) | MSG_DONTWAIT);
@@ -76,22 +97,28 @@ static int make_way(struct odb_stream *stream, int fd) {
 /* Under the lock. What has to be said before the next application byte. */
 static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
     frames->count = frames->iovs = 0;
-    if (atomic_load(&stream->out_mode) == ODB_OUT_HELLO) odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
+    frames->pushes = runtime->options.strategy == ODB_STRATEGY_DIRECT ? &runtime->origin.pushes : NULL;
+    frames->consumer = atomic_load_explicit(&stream->consumer, memory_order_relaxed);
+    if (atomic_load(&stream->out_mode) == ODB_OUT_HELLO)
+        odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
     uint64_t seen = atomic_load_explicit(&stream->own_geometry, memory_order_relaxed);
-    if (runtime->options.strategy != ODB_STRATEGY_ANTICIPATED || seen == stream->hinted_geometry) return;
+    if (!odb_strategy_foresees(&runtime->options) || seen == stream->hinted_geometry) return;
     struct odb_geometry geometry = odb_stream_unpack_geometry(seen);
     odb_frames_add_hint(frames, &geometry, (uint16_t)(runtime->options.strategy + 1));
     stream->hinting = seen;
 }
 
-ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags, odb_transmit_fill *fill, void *context) {
+ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags,
+                          odb_transmit_fill *fill, void *context) {
     struct odb_frames frames;
-    struct odb_geometry receiver = odb_stream_unpack_geometry(atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed));
+    struct odb_geometry receiver =
+        odb_stream_unpack_geometry(atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed));
     odb_lock_take(&stream->out.lock);
     ssize_t result = make_way(stream, fd);
     if (result == 0) {
         begin_frames(runtime, stream, &frames);
         result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags) : -EAGAIN;
+        give_back_pushes(runtime, &frames);
     }
     odb_lock_drop(&stream->out.lock);
     return result;
@@ -108,7 +135,8 @@ struct memory_turn {
 static bool fill_from_memory(void *context, struct odb_frames *frames, const struct odb_geometry *receiver) {
     struct memory_turn *turn = context;
     struct odb_piece pieces[ODB_FRAMES];
-    int room = ODB_FRAMES - frames->count; /* a frame for every piece, so that nothing is captured and then not announced */
+    int room =
+        ODB_FRAMES - frames->count; /* a frame for every piece, so that nothing is captured and then not announced */
     int made = odb_resolve(turn->runtime, turn->stream, turn->fd, turn->iov, turn->count, pieces, room);
     odb_frames_add_pieces(frames, &turn->runtime->options, receiver, pieces, made);
     return made > 0;
@@ -116,8 +144,10 @@ static bool fill_from_memory(void *context, struct odb_frames *frames, const str
 
 bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     enum odb_out_mode open = ODB_OUT_OPEN;
-    if (atomic_load(&stream->out_mode) == ODB_OUT_OPEN && atomic_load(&stream->in.mode) == ODB_IN_DETECT) odb_stream_readable(runtime, stream, fd);
-    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC)) odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
+    if (atomic_load(&stream->out_mode) == ODB_OUT_OPEN && atomic_load(&stream->in.mode) == ODB_IN_DETECT)
+        odb_stream_readable(runtime, stream, fd);
+    if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC))
+        odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
     return atomic_load(&stream->out_mode) != ODB_OUT_CLASSIC;
 }
 
@@ -130,7 +160,8 @@ int odb_transmit_wait(int fd) {
     socklen_t size = sizeof timeout;
     struct pollfd room = {.fd = fd, .events = POLLOUT};
     odb_real.getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size);
-    int milliseconds = timeout.tv_sec || timeout.tv_usec ? (int)(timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000) : -1;
+    int milliseconds =
+        timeout.tv_sec || timeout.tv_usec ? (int)(timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000) : -1;
     int ready = odb_real.poll(&room, 1, milliseconds);
     return ready > 0 ? 0 : ready < 0 ? -errno : -EAGAIN;
 }
@@ -148,7 +179,8 @@ static int iov_rest(const struct iovec *iov, int count, size_t skip, struct iove
     return made;
 }
 
-ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags) {
+ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                        int count, int flags) {
     struct iovec rest[IOV_REST];
     size_t done = 0;
     for (;;) {

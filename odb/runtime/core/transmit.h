@@ -10,10 +10,12 @@
 /* True when the direction speaks frames. Decides it when it is still open: whoever writes before the peer has said HELLO speaks classic. */
 bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
-ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count, int flags);
+ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                        int count, int flags);
 
 /* sendfile from `file` at `offset`; the caller has checked that it is a regular file. */
-ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length);
+ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
+                             size_t length);
 
 /* SHUT_WR behind whatever is parked. 0 or a negative errno. */
 int odb_stream_shutdown(struct odb_stream *stream, int fd, int how);

@@ -17,10 +17,11 @@ struct file_turn {
     int error;
 };
 
-static size_t plan(const struct file_turn *turn, const struct odb_geometry *receiver, struct odb_cut *cuts, int *count) {
+static size_t plan(const struct file_turn *turn, const struct odb_frames *frames, const struct odb_geometry *receiver,
+                   struct odb_cut *cuts, int *count) {
     size_t left = turn->span.length, edges = 0;
     for (*count = 0; *count < CUTS && left > 0; (*count)++) {
-        struct odb_cut cut = cuts[*count] = odb_strategy_cut(turn->options, receiver, left);
+        struct odb_cut cut = cuts[*count] = odb_frames_cut(frames, turn->options, receiver, left);
         edges += cut.head + cut.tail;
         left -= cut.head + cut.body + cut.tail;
     }
@@ -35,29 +36,33 @@ static bool fill_from_file(void *context, struct odb_frames *frames, const struc
     struct file_turn *turn = context;
     struct odb_cut cuts[CUTS];
     int count;
-    size_t edges = plan(turn, receiver, cuts, &count), done = 0;
+    size_t edges = plan(turn, frames, receiver, cuts, &count), done = 0;
     char *at = turn->edges = edges > 0 ? odb_real.malloc(edges) : NULL;
     turn->error = edges > 0 && !at ? -ENOMEM : 0;
     for (int i = 0; i < count && !turn->error; i++) {
         const struct odb_cut *cut = &cuts[i];
         struct odb_span span = odb_span_part(&turn->span, done, cut->head + cut->body + cut->tail);
         char *tail = at + cut->head;
-        if (!read_edge(turn, at, span.offset, cut->head) || !read_edge(turn, tail, span.offset + cut->head + cut->body, cut->tail)) turn->error = -EIO;
-        odb_frames_add_span(frames, &span, cut, at, tail);
+        if (!read_edge(turn, at, span.offset, cut->head) ||
+            !read_edge(turn, tail, span.offset + cut->head + cut->body, cut->tail))
+            turn->error = -EIO;
+        odb_frames_add_own(frames, &span, cut, at, tail);
         at = tail + cut->tail;
         done += span.length;
     }
     return !turn->error;
 }
 
-static ssize_t send_span(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, const struct odb_span *span) {
+static ssize_t send_span(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
+                         const struct odb_span *span) {
     struct file_turn turn = {.options = &runtime->options, .file = file, .span = *span};
     ssize_t sent = odb_transmit_turn(runtime, stream, fd, MSG_NOSIGNAL, fill_from_file, &turn);
     odb_real.free(turn.edges);
     return turn.error ? turn.error : sent;
 }
 
-static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length) {
+static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
+                               uint64_t offset, size_t length) {
     size_t size = length < 65536 ? length : 65536;
     char *bytes = odb_real.malloc(size);
     if (!bytes) return -ENOMEM;
@@ -77,11 +82,13 @@ static size_t inside_file(int file, uint64_t offset, size_t length) {
     return left < length ? (size_t)left : length;
 }
 
-ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset, size_t length) {
+ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
+                             size_t length) {
     struct odb_span span;
     length = inside_file(file, offset, length < ODB_BODY_MAX ? length : ODB_BODY_MAX);
     if (length == 0) return 0;
-    if (length < runtime->options.virtual_min) odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
+    if (length < runtime->options.virtual_min)
+        odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
     else if (odb_resolve_file(runtime, stream, fd, file, offset, length, &span)) {
         for (;;) {
             ssize_t sent = send_span(runtime, stream, fd, file, &span);
@@ -92,4 +99,3 @@ ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *str
     }
     return send_file_bytes(runtime, stream, fd, file, offset, length);
 }
-

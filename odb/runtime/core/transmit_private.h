@@ -8,7 +8,8 @@
 typedef bool odb_transmit_fill(void *context, struct odb_frames *frames, const struct odb_geometry *receiver);
 
 /* One turn, without blocking: flushes the outbox, has `fill` build frames, sends them. Bytes accepted or a negative errno. */
-ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags, odb_transmit_fill *fill, void *context);
+ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags,
+                          odb_transmit_fill *fill, void *context);
 
 bool odb_transmit_blocks(int fd, int flags);
 /* Until the socket has room, as long as SO_SNDTIMEO allows. 0 or a negative errno. */

@@ -1,4 +1,5 @@
 /* wait_epoll.c: epoll_wait in application bytes. */
+#include "core/activation.h"
 #include "core/deadline.h"
 #include "core/receive.h"
 #include "core/waiting.h"
@@ -15,7 +16,10 @@ void odb_waiting_after_receive(struct odb_runtime *runtime, struct odb_stream *s
 
 void odb_waiting_added(struct odb_runtime *runtime, int fd) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
-    if (!stream) return;
+    if (!stream) {
+        odb_activation_watched(runtime, fd);
+        return;
+    }
     if (odb_stream_holds(stream)) odb_interest_owe(&runtime->interests, fd);
     odb_fdtable_let_go(&runtime->fds, stream);
 }
@@ -46,7 +50,8 @@ static void use_oneshot(struct odb_runtime *runtime, const struct odb_interest *
 }
 
 /* Events for streams that owe bytes; `owners` gets the registration of each. Only when none of those that may owe does is there nothing to tell. */
-static int inject(struct odb_runtime *runtime, int set, struct epoll_event *events, struct odb_interest *owners, int room) {
+static int inject(struct odb_runtime *runtime, int set, struct epoll_event *events, struct odb_interest *owners,
+                  int room) {
     struct odb_interest owed[OWED_BATCH];
     int made = 0, taken;
     do {
@@ -55,8 +60,10 @@ static int inject(struct odb_runtime *runtime, int set, struct epoll_event *even
             if (!readable(runtime, owed[i].fd)) continue;
             events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
             owners[made++] = owed[i];
-            if (owed[i].events & EPOLLONESHOT) use_oneshot(runtime, &owed[i]);
-            else if (stays_owed(runtime, &owed[i])) odb_interest_put_back(&runtime->interests, &owed[i]);
+            if (owed[i].events & EPOLLONESHOT)
+                use_oneshot(runtime, &owed[i]);
+            else if (stays_owed(runtime, &owed[i]))
+                odb_interest_put_back(&runtime->interests, &owed[i]);
         }
     } while (taken > 0 && made == 0);
     return made;
@@ -68,25 +75,30 @@ static void rearm(const struct odb_interest *interest) {
 }
 
 /* What is left of a kernel event once wake-ups without application bytes are taken out; 0: nothing. */
-static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *event, const struct odb_interest *interest) {
+static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *event,
+                       const struct odb_interest *interest) {
     if (!(event->events & EPOLLIN) || !odb_fdtable_has(&runtime->fds, interest->fd)) {
         if (interest->events & EPOLLONESHOT) odb_interest_disarm(&runtime->interests, interest);
         return event->events;
     }
     uint32_t left = event->events;
     if (readable(runtime, interest->fd)) {
-        if (!(interest->events & EPOLLONESHOT) && stays_owed(runtime, interest)) odb_interest_owe(&runtime->interests, interest->fd);
+        if (!(interest->events & EPOLLONESHOT) && stays_owed(runtime, interest))
+            odb_interest_owe(&runtime->interests, interest->fd);
     } else {
         left &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
     }
     if (!(interest->events & EPOLLONESHOT)) return left;
-    if (left) odb_interest_disarm(&runtime->interests, interest);
-    else rearm(interest);
+    if (left)
+        odb_interest_disarm(&runtime->interests, interest);
+    else
+        rearm(interest);
     return left;
 }
 
 /* Adds a kernel event to the one injected for the same registration. False: there is none. */
-static bool merge(struct epoll_event *events, const struct odb_interest *owners, int injected, const struct epoll_event *event, const struct odb_interest *interest) {
+static bool merge(struct epoll_event *events, const struct odb_interest *owners, int injected,
+                  const struct epoll_event *event, const struct odb_interest *interest) {
     for (int i = 0; i < injected; i++) {
         if (owners[i].fd != interest->fd) continue;
         events[i].events |= event->events;
@@ -97,14 +109,16 @@ static bool merge(struct epoll_event *events, const struct odb_interest *owners,
 
 /* The kernel reports an edge once. A stream that still holds pieces is not read on its account, so it has to remember that the kernel has more. */
 static void note_report(struct odb_runtime *runtime, const struct epoll_event *event, int fd) {
-    struct odb_stream *stream = event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? odb_fdtable_hold(&runtime->fds, fd) : NULL;
+    struct odb_stream *stream =
+        event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? odb_fdtable_hold(&runtime->fds, fd) : NULL;
     if (!stream) return;
     atomic_store(&stream->in.drained, false);
     odb_fdtable_let_go(&runtime->fds, stream);
 }
 
 /* Goes over what the kernel reported, behind `injected` events of ours; returns how many events there are in all. */
-static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events, const struct odb_interest *owners, int injected, int reported) {
+static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events, const struct odb_interest *owners,
+                int injected, int reported) {
     int kept = injected;
     for (int i = injected; i < injected + reported; i++) {
         struct odb_interest interest;
@@ -121,7 +135,8 @@ static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events
     return kept;
 }
 
-static int wait_kernel(int set, struct epoll_event *events, int room, const struct timespec *left, const sigset_t *mask) {
+static int wait_kernel(int set, struct epoll_event *events, int room, const struct timespec *left,
+                       const sigset_t *mask) {
     if (odb_real.epoll_pwait2) {
         int result = odb_real.epoll_pwait2(set, events, room, left, mask);
         if (result >= 0 || errno != ENOSYS) return result;
@@ -132,17 +147,21 @@ static int wait_kernel(int set, struct epoll_event *events, int room, const stru
 
 /* One look at what is owed, for `share` events at most, and one at the kernel: without patience if something is owed, or if owed events have no share in this look.
  * *reported: how many events the kernel had. */
-static int look(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, int share, const struct timespec *left, const sigset_t *mask, int *reported) {
+static int look(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, int share,
+                const struct timespec *left, const sigset_t *mask, int *reported) {
     static const struct timespec at_once = {0, 0};
     struct odb_interest owners[OWED_BATCH];
     int injected = share > 0 ? inject(runtime, set, events, owners, share) : 0;
-    *reported = injected == room ? 0 : wait_kernel(set, events + injected, room - injected, injected > 0 || share == 0 ? &at_once : left, mask);
+    *reported = injected == room ? 0
+                                 : wait_kernel(set, events + injected, room - injected,
+                                               injected > 0 || share == 0 ? &at_once : left, mask);
     if (*reported < 0) return injected > 0 ? injected : *reported;
     return sift(runtime, set, events, owners, injected, *reported);
 }
 
 /* One place is the kernel's, so that neither hides the other; a single place is offered to both in turns. */
-static int look_at_both(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *left, const sigset_t *mask, int *reported) {
+static int look_at_both(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
+                        const struct timespec *left, const sigset_t *mask, int *reported) {
     if (room == 1 && (atomic_fetch_add_explicit(&runtime->interests.turns, 1, memory_order_relaxed) & 1)) {
         int kept = look(runtime, set, events, 1, 0, left, mask, reported);
         if (kept != 0) return kept;
@@ -150,7 +169,8 @@ static int look_at_both(struct odb_runtime *runtime, int set, struct epoll_event
     return look(runtime, set, events, room, room > 1 ? room - 1 : 1, left, mask, reported);
 }
 
-int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask) {
+int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
+                   const struct timespec *timeout, const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
     const struct timespec *left = timeout;
     struct timespec rest;

@@ -36,7 +36,8 @@ static int correct(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count
     return ready;
 }
 
-int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask) {
+int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+             const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
     for (;;) {
         bool owed = any_owed(runtime, fds, count);
@@ -67,8 +68,8 @@ static int correct_in(struct odb_runtime *runtime, int count, const fd_set *want
     return change;
 }
 
-int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask,
-               struct timespec *time_left) {
+int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except,
+               const struct timespec *timeout, const sigset_t *mask, struct timespec *time_left) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
     fd_set asked[3];
     FD_ZERO(&asked[0]);

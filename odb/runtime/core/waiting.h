@@ -11,12 +11,14 @@
 #include <poll.h>
 
 /* `timeout` null: for ever. `mask` null: none. */
-int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, const struct timespec *timeout, const sigset_t *mask);
-int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask);
+int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
+                   const struct timespec *timeout, const sigset_t *mask);
+int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+             const sigset_t *mask);
 
 /* For select: `left`, if not null, gets the time that was left. */
-int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask,
-               struct timespec *left);
+int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except,
+               const struct timespec *timeout, const sigset_t *mask, struct timespec *left);
 
 /* Would a receive on `fd` return at once, or does an epoll set `fd` have something to report? False also when that is for the kernel to say. */
 bool odb_waiting_readable(struct odb_runtime *runtime, int fd);

@@ -6,7 +6,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats, struct odb_channels *channels) {
+bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats,
+                      struct odb_channels *channels) {
     windows->options = options;
     windows->stats = stats;
     windows->channels = channels;
@@ -17,7 +18,8 @@ static struct odb_window *take_window(struct odb_windows *windows) {
     if (windows->live >= ODB_WINDOWS_MAX) return NULL;
     if (!windows->free) {
         size_t size = 64 * ODB_PAGE;
-        struct odb_window *chunk = odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct odb_window *chunk =
+            odb_real.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (chunk == MAP_FAILED) return NULL;
         for (size_t i = 0; i < size / sizeof *chunk; i++) {
             chunk[i].next_free = windows->free;
@@ -49,7 +51,8 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
         odb_count(windows->stats, ODB_STAT_guard_calls, 1);
         int error = odb_guard_close((void *)page, stop - page);
         if (error) {
-            for (uintptr_t undo = start; undo < stop; undo += ODB_PAGE) /* mprotect may have done part of the last run before it failed */
+            for (uintptr_t undo = start; undo < stop;
+                 undo += ODB_PAGE) /* mprotect may have done part of the last run before it failed */
                 if (odb_pages_get(&windows->pages, undo) == ODB_PLAIN) odb_guard_open((void *)undo, ODB_PAGE);
             return error;
         }
@@ -86,6 +89,7 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
         *window = (struct odb_window){.span = *span, .start = first, .pages = length / ODB_PAGE};
         for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
         odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
+        odb_delivery_mapped(&windows->delivery, length);
     } else if (window) {
         window->pages = 1;
         odb_window_unref(windows, window);
@@ -97,7 +101,8 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
 void odb_windows_set(struct odb_windows *windows, uintptr_t page, uintptr_t value) {
     odb_page_entry *entry = odb_pages_find(&windows->pages, page);
     uintptr_t old = atomic_exchange_explicit(entry, value, memory_order_acq_rel);
-    if ((old == ODB_PLAIN) != (value == ODB_PLAIN)) atomic_fetch_add(&windows->guarded, value == ODB_PLAIN ? (size_t)-1 : 1);
+    if ((old == ODB_PLAIN) != (value == ODB_PLAIN))
+        atomic_fetch_add(&windows->guarded, value == ODB_PLAIN ? (size_t)-1 : 1);
     struct odb_window *window = odb_entry_window(old);
     if (window && window != odb_entry_window(value)) odb_window_unref(windows, window);
 }
@@ -106,7 +111,8 @@ struct odb_span odb_window_page_span(const struct odb_window *window, uintptr_t 
     return odb_span_part(&window->span, page - window->start, ODB_PAGE);
 }
 
-size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span, size_t *plain) {
+size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span,
+                        size_t *plain) {
     uintptr_t at = (uintptr_t)address, end = at + length, page = odb_page_down(at);
     odb_lock_take(&windows->lock);
     struct odb_window *window = odb_entry_window(odb_pages_get(&windows->pages, page));
@@ -157,7 +163,8 @@ static void release(struct odb_windows *windows, void *start, size_t length, uin
         }
         if (entry != ODB_PLAIN) {
             odb_windows_set(windows, page, value);
-            while (stop < end && (entry = odb_pages_get(&windows->pages, stop)) != ODB_PLAIN && !odb_entry_is_busy(entry)) {
+            while (stop < end && (entry = odb_pages_get(&windows->pages, stop)) != ODB_PLAIN &&
+                   !odb_entry_is_busy(entry)) {
                 odb_windows_set(windows, stop, value);
                 stop += ODB_PAGE;
             }

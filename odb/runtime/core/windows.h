@@ -15,6 +15,7 @@
 #define ODB_CORE_WINDOWS_H
 
 #include "core/channel.h"
+#include "core/delivery.h"
 #include "core/options.h"
 #include "core/pages.h"
 #include "core/span.h"
@@ -38,13 +39,15 @@ struct odb_windows {
     struct odb_window *free;
     _Atomic int fetching; /* rounds of materialise.c that have claimed pages */
     bool forking;         /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
-    size_t live;          /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
+    size_t live; /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
+    struct odb_delivery delivery;
     const struct odb_options *options;
     struct odb_stats *stats;
     struct odb_channels *channels;
 };
 
-bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats, struct odb_channels *channels);
+bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats,
+                      struct odb_channels *channels);
 
 static inline bool odb_windows_any(const struct odb_windows *windows) {
     return atomic_load_explicit(&windows->guarded, memory_order_acquire) != 0;
@@ -59,7 +62,8 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
 
 /* The span behind the bytes at `address`, at most `length` of them: the longest run that is live and contiguous in one payload (`*span`, returns its length),
  * or 0 and, in `*plain`, how many bytes from here on are not live. */
-size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span, size_t *plain);
+size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t length, struct odb_span *span,
+                        size_t *plain);
 
 /* Before memory is read by somebody who must not fault (the kernel): fetches every live page of the ranges and opens every stale one. */
 int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov, int count);

@@ -60,14 +60,14 @@ static size_t count_arguments(va_list list) {
 }
 
 /* The variable arguments behind `first` as a vector; afterwards `list` stands behind the terminating null. */
-#define ODB_COLLECT(vector, first, list)                                                                                                   \
-    va_list odb_counted;                                                                                                                   \
-    va_start(list, first);                                                                                                                 \
-    va_copy(odb_counted, list);                                                                                                            \
-    size_t odb_count = count_arguments(odb_counted);                                                                                       \
-    va_end(odb_counted);                                                                                                                   \
-    char **vector = alloca((odb_count + 2) * sizeof *vector);                                                                              \
-    vector[0] = (char *)(uintptr_t)first;                                                                                                  \
+#define ODB_COLLECT(vector, first, list)                                                                               \
+    va_list odb_counted;                                                                                               \
+    va_start(list, first);                                                                                             \
+    va_copy(odb_counted, list);                                                                                        \
+    size_t odb_count = count_arguments(odb_counted);                                                                   \
+    va_end(odb_counted);                                                                                               \
+    char **vector = alloca((odb_count + 2) * sizeof *vector);                                                          \
+    vector[0] = (char *)(uintptr_t)first;                                                                              \
     for (size_t odb_i = 1; odb_i <= odb_count + 1; odb_i++) vector[odb_i] = va_arg(list, char *)
 
 ODB_EXPORT int execl(const char *path, const char *argument, ...) {
@@ -92,15 +92,15 @@ ODB_EXPORT int execle(const char *path, const char *argument, ...) {
     return execve(path, vector, environment);
 }
 
-ODB_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
-                           char *const arguments[], char *const environment[]) {
+ODB_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                           const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
     struct odb_runtime *runtime = before(false);
     int error = odb_real.posix_spawn(pid, path, actions, attributes, arguments, environment);
     return error ? failed(runtime, error) : 0;
 }
 
-ODB_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
-                            char *const arguments[], char *const environment[]) {
+ODB_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                            const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
     struct odb_runtime *runtime = before(false);
     int error = odb_real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
     return error ? failed(runtime, error) : 0;

@@ -72,3 +72,37 @@ ODB_EXPORT ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t
     if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.pwritev64(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, iov, count, offset));
 }
+
+static int missing(void) {
+    errno = ENOSYS;
+    return -1;
+}
+
+static bool concerns(struct odb_runtime *runtime, int fd, int count) {
+    return runtime && count > 0 && count <= IOV_MAX && odb_transfer_matters(runtime, fd);
+}
+
+ODB_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!odb_real.preadv2) return missing();
+    if (!concerns(runtime, fd, count)) return odb_real.preadv2(fd, iov, count, offset, flags);
+    return ODB_KEEPING_ERRNO(odb_preadv2(runtime, fd, iov, count, offset, flags));
+}
+
+ODB_EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags) {
+    return preadv2(fd, iov, count, offset, flags);
+}
+
+ODB_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!odb_real.pwritev2) return missing();
+    if (!concerns(runtime, fd, count)) return odb_real.pwritev2(fd, iov, count, offset, flags);
+    return ODB_KEEPING_ERRNO(odb_pwritev2(runtime, fd, iov, count, offset, flags));
+}
+
+ODB_EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags) {
+    return pwritev2(fd, iov, count, offset, flags);
+}
+
+ODB_ALIAS(pread64, __pread64);
+ODB_ALIAS(pwrite64, __pwrite64);

@@ -51,8 +51,10 @@ ODB_EXPORT void *calloc(size_t count, size_t size) {
 
 ODB_EXPORT void free(void *block) {
     if (is_early(block) || !ready()) return;
-    if (odb_hook_runtime && block) odb_free(odb_hook_runtime, block);
-    else odb_real.free(block);
+    if (odb_hook_runtime && block)
+        odb_free(odb_hook_runtime, block);
+    else
+        odb_real.free(block);
 }
 
 ODB_EXPORT void *realloc(void *block, size_t size) {
@@ -75,7 +77,8 @@ ODB_EXPORT void *reallocarray(void *block, size_t count, size_t size) {
 static void *aligned(size_t alignment, size_t size) {
     if (!ready()) return NULL;
     bool power = alignment && (alignment & (alignment - 1)) == 0;
-    return odb_hook_runtime && power ? odb_aligned(odb_hook_runtime, alignment, size) : odb_real.memalign(alignment, size);
+    return odb_hook_runtime && power ? odb_aligned(odb_hook_runtime, alignment, size)
+                                     : odb_real.memalign(alignment, size);
 }
 
 ODB_EXPORT int posix_memalign(void **block, size_t alignment, size_t size) {
@@ -111,3 +114,11 @@ ODB_EXPORT size_t malloc_usable_size(void *block) {
     if (!ready() || is_early(block)) return 0;
     return odb_hook_runtime ? odb_usable_size(odb_hook_runtime, block) : odb_real.malloc_usable_size(block);
 }
+
+ODB_ALIAS(malloc, __libc_malloc);
+ODB_ALIAS(calloc, __libc_calloc);
+ODB_ALIAS(realloc, __libc_realloc);
+ODB_ALIAS(free, __libc_free);
+ODB_ALIAS(memalign, __libc_memalign);
+ODB_ALIAS(valloc, __libc_valloc);
+ODB_ALIAS(pvalloc, __libc_pvalloc);

@@ -29,12 +29,12 @@ static inline struct odb_runtime *odb_enter(void) {
 }
 
 /* A call that succeeds leaves errno as it was. */
-#define ODB_KEEPING_ERRNO(call)                                                                                                            \
-    ({                                                                                                                                     \
-        int odb_saved_errno = errno;                                                                                                       \
-        __auto_type odb_result = (call);                                                                                                   \
-        if (odb_result >= 0) errno = odb_saved_errno;                                                                                      \
-        odb_result;                                                                                                                        \
+#define ODB_KEEPING_ERRNO(call)                                                                                        \
+    ({                                                                                                                 \
+        int odb_saved_errno = errno;                                                                                   \
+        __auto_type odb_result = (call);                                                                               \
+        if (odb_result >= 0) errno = odb_saved_errno;                                                                  \
+        odb_result;                                                                                                    \
     })
 
 #endif

@@ -24,7 +24,8 @@ static int read_options(struct odb_options *options, const char *path) {
     if (fd < 0) return -1;
     size_t length = 0;
     ssize_t got;
-    while (length < OPTIONS_MAX - 1 && (got = odb_real.read(fd, text + length, OPTIONS_MAX - 1 - length)) > 0) length += (size_t)got;
+    while (length < OPTIONS_MAX - 1 && (got = odb_real.read(fd, text + length, OPTIONS_MAX - 1 - length)) > 0)
+        length += (size_t)got;
     odb_real.close(fd);
     text[length] = '\0';
     odb_options_default(options);
@@ -55,8 +56,8 @@ __attribute__((destructor(101))) static void finish(void) {
 
 __attribute__((constructor(101))) static void start(void) {
     int saved = errno;
-    if (odb_real_load() && read_options(&runtime.options, getenv("ODB_OPTIONS")) == 0 && (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) &&
-        odb_runtime_init(&runtime)) {
+    if (odb_real_load() && read_options(&runtime.options, getenv("ODB_OPTIONS")) == 0 &&
+        (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) && odb_runtime_init(&runtime)) {
         at_quick_exit(finish);
         pthread_atfork(before_fork, after_fork_parent, after_fork_child);
         odb_hook_runtime = &runtime;

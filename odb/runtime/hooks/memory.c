@@ -44,5 +44,6 @@ ODB_EXPORT int madvise(void *address, size_t length, int advice) {
 
 ODB_EXPORT int mprotect(void *address, size_t length, int protection) {
     struct odb_runtime *runtime = odb_enter();
-    return guarded(runtime) ? odb_mprotect(runtime, address, length, protection) : odb_real.mprotect(address, length, protection);
+    return guarded(runtime) ? odb_mprotect(runtime, address, length, protection)
+                            : odb_real.mprotect(address, length, protection);
 }

@@ -17,7 +17,8 @@ static void *begin(void *argument) {
 }
 
 /* From the second thread on, fetched content has to appear in one step. */
-ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                              void *argument) {
     struct odb_runtime *runtime = odb_enter();
     if (runtime) atomic_store(&runtime->windows.threads, true);
     struct beginning *beginning = runtime && odb_mask_wished() ? odb_real.malloc(sizeof *beginning) : NULL;

@@ -4,18 +4,26 @@
 
 #include "hooks/hook.h"
 
+/* Writers of pushes need to know whether SIGPIPE is ignored. */
+static struct odb_runtime *changing(int number) {
+    struct odb_runtime *runtime = odb_enter();
+    if (runtime && number == SIGPIPE) odb_pushes_sigpipe_changed(&runtime->origin.pushes);
+    return runtime;
+}
+
 ODB_EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    return odb_enter() ? odb_sigaction(number, action, old) : odb_real.sigaction(number, action, old);
+    return changing(number) ? odb_sigaction(number, action, old) : odb_real.sigaction(number, action, old);
 }
 
 ODB_EXPORT sighandler_t signal(int number, sighandler_t handler) {
-    return odb_enter() ? odb_signal(number, handler) : odb_real.signal(number, handler);
+    return changing(number) ? odb_signal(number, handler) : odb_real.signal(number, handler);
 }
 
 /* The handler is taken away when the signal comes, and the signal is not blocked meanwhile. */
 ODB_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler) {
     bool ours = odb_enter() && number == SIGSEGV && odb_fault_installed();
-    return ours ? odb_signal_with(number, handler, (int)(SA_RESETHAND | SA_NODEFER)) : odb_real.sysv_signal(number, handler);
+    return ours ? odb_signal_with(number, handler, (int)(SA_RESETHAND | SA_NODEFER))
+                : odb_real.sysv_signal(number, handler);
 }
 
 ODB_ALIAS(sigaction, __sigaction);
@@ -104,6 +112,7 @@ ODB_ALIAS(sigsuspend, __sigsuspend);
 ODB_EXPORT int pthread_attr_setsigmask_np(pthread_attr_t *attributes, const sigset_t *mask) {
     sigset_t copy;
     odb_enter();
-    if (odb_real.pthread_attr_setsigmask_np) return odb_real.pthread_attr_setsigmask_np(attributes, odb_mask_without(mask, &copy));
+    if (odb_real.pthread_attr_setsigmask_np)
+        return odb_real.pthread_attr_setsigmask_np(attributes, odb_mask_without(mask, &copy));
     return ENOSYS;
 }

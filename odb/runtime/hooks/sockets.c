@@ -10,27 +10,37 @@
 
 ODB_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0)) : odb_real.accept(fd, address, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0))
+                   : odb_real.accept(fd, address, length);
 }
 
 ODB_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, flags)) : odb_real.accept4(fd, address, length, flags);
+    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, flags))
+                   : odb_real.accept4(fd, address, length, flags);
 }
 
 ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length)) : odb_real.connect(fd, address, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length))
+                   : odb_real.connect(fd, address, length);
 }
 
 ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length)) : odb_real.setsockopt(fd, level, option, value, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length))
+                   : odb_real.setsockopt(fd, level, option, value, length);
 }
 
 ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length)) : odb_real.getsockopt(fd, level, option, value, length);
+    return runtime ? ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length))
+                   : odb_real.getsockopt(fd, level, option, value, length);
+}
+
+ODB_EXPORT int listen(int fd, int backlog) {
+    struct odb_runtime *runtime = odb_enter();
+    return runtime ? ODB_KEEPING_ERRNO(odb_listening(runtime, fd, backlog)) : odb_real.listen(fd, backlog);
 }
 
 ODB_EXPORT int shutdown(int fd, int how) {
@@ -53,8 +63,10 @@ ODB_EXPORT int close_range(unsigned int first, unsigned int last, int flags) {
 
 ODB_EXPORT void closefrom(int first) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime) odb_real.closefrom(first);
-    else odb_close_range(runtime, first < 0 ? 0 : (unsigned)first, ~0u, 0);
+    if (!runtime)
+        odb_real.closefrom(first);
+    else
+        odb_close_range(runtime, first < 0 ? 0 : (unsigned)first, ~0u, 0);
 }
 
 ODB_EXPORT int dup(int fd) {
@@ -69,7 +81,8 @@ ODB_EXPORT int dup2(int from, int to) {
 
 ODB_EXPORT int dup3(int from, int to, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime && flags >= 0 ? ODB_KEEPING_ERRNO(odb_dup2(runtime, from, to, flags)) : odb_real.dup3(from, to, flags);
+    return runtime && flags >= 0 ? ODB_KEEPING_ERRNO(odb_dup2(runtime, from, to, flags))
+                                 : odb_real.dup3(from, to, flags);
 }
 
 static int after_fcntl(int fd, int command, int result) {
@@ -109,3 +122,8 @@ ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
     if (answered) return 0;
     return odb_real.ioctl(fd, request, argument);
 }
+
+ODB_ALIAS(close, __close);
+ODB_ALIAS(connect, __connect);
+ODB_ALIAS(dup2, __dup2);
+ODB_ALIAS(fcntl, __fcntl);

@@ -46,3 +46,6 @@ ODB_EXPORT size_t __fread_unlocked_chk(void *buffer, size_t room, size_t size, s
     make_real(buffer, size, count);
     return odb_real.__fread_unlocked_chk(buffer, room, size, count, file);
 }
+
+ODB_ALIAS(fwrite, _IO_fwrite);
+ODB_ALIAS(fread, _IO_fread);

@@ -4,13 +4,15 @@
 
 #include "hooks/hook.h"
 
-static ssize_t receive(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags, enum odb_family family) {
+static ssize_t receive(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags,
+                       enum odb_family family) {
     struct iovec iov = {buffer, size};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, flags, family));
 }
 
-static ssize_t transmit(struct odb_runtime *runtime, int fd, const void *buffer, size_t size, int flags, enum odb_family family) {
+static ssize_t transmit(struct odb_runtime *runtime, int fd, const void *buffer, size_t size, int flags,
+                        enum odb_family family) {
     struct iovec iov = {(void *)(uintptr_t)buffer, size};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, flags, family));
@@ -24,7 +26,8 @@ ODB_EXPORT ssize_t read(int fd, void *buffer, size_t size) {
 
 ODB_EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__read_chk(fd, buffer, size, room);
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
+        return odb_real.__read_chk(fd, buffer, size, room);
     return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
@@ -36,13 +39,16 @@ ODB_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags) {
 
 ODB_EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t room, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__recv_chk(fd, buffer, size, room, flags);
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
+        return odb_real.__recv_chk(fd, buffer, size, room, flags);
     return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
 }
 
-static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
+static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags,
+                            struct sockaddr *address, socklen_t *length) {
     struct iovec iov = {buffer, size};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_name = address, .msg_namelen = address && length ? *length : 0};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_name = address, .msg_namelen = address && length ? *length : 0};
     ssize_t got = ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, flags, ODB_SOCKET_CALL));
     if (got >= 0 && address && length) *length = message.msg_namelen;
     return got;
@@ -50,19 +56,23 @@ static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, s
 
 ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recvfrom(fd, buffer, size, flags, address, length);
+    if (!runtime || !odb_transfer_matters(runtime, fd))
+        return odb_real.recvfrom(fd, buffer, size, flags, address, length);
     return receive_from(runtime, fd, buffer, size, flags, address, length);
 }
 
-ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room, int flags, struct sockaddr *address, socklen_t *length) {
+ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room, int flags, struct sockaddr *address,
+                                  socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || size > room || !odb_transfer_matters(runtime, fd)) return odb_real.__recvfrom_chk(fd, buffer, size, room, flags, address, length);
+    if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
+        return odb_real.__recvfrom_chk(fd, buffer, size, room, flags, address, length);
     return receive_from(runtime, fd, buffer, size, flags, address, length);
 }
 
 ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.readv(fd, iov, count);
+    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd))
+        return odb_real.readv(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, 0, ODB_FILE_CALL));
 }
@@ -70,7 +80,8 @@ ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
 ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     struct odb_runtime *runtime = odb_enter();
     bool control = runtime && message->msg_control && message->msg_controllen > 0;
-    if (!runtime || message->msg_iovlen > IOV_MAX || (!control && !odb_transfer_matters(runtime, fd))) return odb_real.recvmsg(fd, message, flags);
+    if (!runtime || message->msg_iovlen > IOV_MAX || (!control && !odb_transfer_matters(runtime, fd)))
+        return odb_real.recvmsg(fd, message, flags);
     int saved = errno;
     ssize_t got = odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL);
     if (got >= 0 && control) odb_handover_after_receive(runtime, message);
@@ -81,7 +92,8 @@ ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
 /* For descriptors that are no streams: only guarded memory concerns us. */
 static void make_real(struct odb_runtime *runtime, const struct mmsghdr *messages, unsigned int count) {
     int saved = errno;
-    for (unsigned int i = 0; i < count; i++) odb_windows_materialise(&runtime->windows, messages[i].msg_hdr.msg_iov, (int)messages[i].msg_hdr.msg_iovlen);
+    for (unsigned int i = 0; i < count; i++)
+        odb_windows_materialise(&runtime->windows, messages[i].msg_hdr.msg_iov, (int)messages[i].msg_hdr.msg_iovlen);
     errno = saved;
 }
 
@@ -117,17 +129,21 @@ ODB_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags) {
     return transmit(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
 }
 
-ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address, socklen_t length) {
+ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address,
+                          socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.sendto(fd, buffer, size, flags, address, length);
+    if (!runtime || !odb_transfer_matters(runtime, fd))
+        return odb_real.sendto(fd, buffer, size, flags, address, length);
     struct iovec iov = {(void *)(uintptr_t)buffer, size};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_name = (void *)(uintptr_t)address, .msg_namelen = length};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_name = (void *)(uintptr_t)address, .msg_namelen = length};
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, flags, ODB_SOCKET_CALL));
 }
 
 ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.writev(fd, iov, count);
+    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd))
+        return odb_real.writev(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, 0, ODB_FILE_CALL));
 }
@@ -137,7 +153,8 @@ ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     int saved = errno;
     if (runtime && message->msg_control && message->msg_controllen > 0) odb_handover_before_send(runtime, message);
     errno = saved;
-    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd)) return odb_real.sendmsg(fd, message, flags);
+    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd))
+        return odb_real.sendmsg(fd, message, flags);
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, message, flags, ODB_SOCKET_CALL));
 }
 
@@ -176,3 +193,13 @@ ODB_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offs
     errno = EINVAL;
     return -1;
 }
+
+ODB_EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t count, unsigned int flags) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_windows_any(&runtime->windows)) return odb_real.vmsplice(fd, iov, count, flags);
+    return ODB_KEEPING_ERRNO(odb_vmsplice(runtime, fd, iov, count, flags));
+}
+
+ODB_ALIAS(read, __read);
+ODB_ALIAS(write, __write);
+ODB_ALIAS(send, __send);

@@ -40,7 +40,8 @@ ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int t
     return ODB_KEEPING_ERRNO(odb_epoll_wait(runtime, set, events, count, from_ms(timeout, &time), mask));
 }
 
-ODB_EXPORT int epoll_pwait2(int set, struct epoll_event *events, int count, const struct timespec *timeout, const sigset_t *mask) {
+ODB_EXPORT int epoll_pwait2(int set, struct epoll_event *events, int count, const struct timespec *timeout,
+                            const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
@@ -74,7 +75,8 @@ ODB_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *ti
     return ODB_KEEPING_ERRNO(odb_poll(runtime, fds, count, timeout, mask));
 }
 
-ODB_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask, size_t room) {
+ODB_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask,
+                           size_t room) {
     struct odb_runtime *runtime = odb_enter();
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
@@ -88,16 +90,24 @@ ODB_EXPORT int select(int count, fd_set *in, fd_set *out, fd_set *except, struct
     if (idle(runtime) || count < 0 || count > FD_SETSIZE || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
         return odb_real.select(count, in, out, except, timeout);
     struct timespec time, left;
-    if (timeout) left = time = (struct timespec){timeout->tv_sec + timeout->tv_usec / 1000000, timeout->tv_usec % 1000000 * 1000};
-    int result = ODB_KEEPING_ERRNO(odb_select(runtime, count, in, out, except, timeout ? &time : NULL, NULL, timeout ? &left : NULL));
+    if (timeout)
+        left = time =
+            (struct timespec){timeout->tv_sec + timeout->tv_usec / 1000000, timeout->tv_usec % 1000000 * 1000};
+    int result = ODB_KEEPING_ERRNO(
+        odb_select(runtime, count, in, out, except, timeout ? &time : NULL, NULL, timeout ? &left : NULL));
     if (timeout && result >= 0) *timeout = (struct timeval){left.tv_sec, left.tv_nsec / 1000};
     return result;
 }
 
-ODB_EXPORT int pselect(int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask) {
+ODB_EXPORT int pselect(int count, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout,
+                       const sigset_t *mask) {
     struct odb_runtime *runtime = odb_enter();
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
-    if (idle(runtime) || count < 0 || count > FD_SETSIZE) return odb_real.pselect(count, in, out, except, timeout, mask);
+    if (idle(runtime) || count < 0 || count > FD_SETSIZE)
+        return odb_real.pselect(count, in, out, except, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_select(runtime, count, in, out, except, timeout, mask, NULL));
 }
+
+ODB_ALIAS(poll, __poll);
+ODB_ALIAS(select, __select);

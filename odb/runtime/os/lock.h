@@ -7,6 +7,8 @@
 #ifndef ODB_OS_LOCK_H
 #define ODB_OS_LOCK_H
 
+#include "os/real.h"
+
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -21,7 +23,8 @@ struct odb_lock {
 
 static inline bool odb_lock_try(struct odb_lock *lock) {
     uint32_t expected = 0;
-    return atomic_compare_exchange_strong_explicit(&lock->state, &expected, 1, memory_order_acquire, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&lock->state, &expected, 1, memory_order_acquire,
+                                                   memory_order_relaxed);
 }
 
 static inline void odb_lock_take(struct odb_lock *lock) {
@@ -31,13 +34,13 @@ static inline void odb_lock_take(struct odb_lock *lock) {
     }
     int saved = errno;
     while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
-        syscall(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
+        odb_real.syscall(SYS_futex, &lock->state, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
     errno = saved;
 }
 
 static inline void odb_lock_drop(struct odb_lock *lock) {
     if (atomic_exchange_explicit(&lock->state, 0, memory_order_release) == 2)
-        syscall(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+        odb_real.syscall(SYS_futex, &lock->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 /* After fork, in the child: whoever held it does not exist any more. */

@@ -1,0 +1,55 @@
+/* pushed.h: the consumer's side of pushing: channels on which origins write bodies before they are asked for.
+ *
+ * A channel is found by its random number and a position in it, both from a descriptor. Bytes are taken in order; what lies before a claimed position belongs to nobody any more
+ * and is skipped without copying. Every failure here is answered by a FETCH.
+ *
+ * Thread safety: all functions. Async-signal-safe: no allocation; where a lock cannot be had within a bounded time the call fails. errno is preserved.
+ */
+#ifndef ODB_CORE_PUSHED_H
+#define ODB_CORE_PUSHED_H
+
+#include "core/options.h"
+#include "core/span.h"
+#include "core/stats.h"
+#include "os/lock.h"
+
+#include <sys/uio.h>
+
+#define ODB_PUSHED_SLOTS 128u /* channels at once, of all origins */
+#define ODB_PUSHED_WANTED 64u /* channels to one origin */
+
+struct odb_pushed_channel {
+    struct odb_lock lock;
+    _Atomic int fd;          /* -1: none */
+    _Atomic uint32_t number; /* its lowest bits are the slot's index; 0: unused */
+    struct odb_origin_address origin;
+    bool introduced;   /* the first PUSH has been sent */
+    uint64_t position; /* of the next byte to come out of the socket */
+    uint64_t limit;    /* credits granted reach so far */
+    uint64_t reported; /* position of the last report */
+    uint64_t skipped;  /* since then */
+    uint64_t moved_ms;
+};
+
+struct odb_pushed {
+    const struct odb_options *options;
+    struct odb_stats *stats;
+    struct odb_lock lock;      /* of opening and closing */
+    _Atomic uint64_t consumer; /* random number of this process; 0: not chosen yet */
+    _Atomic uint64_t looked_ms;
+    struct odb_pushed_channel channel[ODB_PUSHED_SLOTS];
+};
+
+void odb_pushed_init(struct odb_pushed *pushed, const struct odb_options *options, struct odb_stats *stats);
+void odb_pushed_after_fork_child(struct odb_pushed *pushed);
+
+/* This process's number, chosen on first use; 0 without randomness. */
+uint64_t odb_pushed_consumer(struct odb_pushed *pushed);
+
+/* Takes span->length pushed bytes into iov, waiting for them as long as there is progress. False: FETCH them (iov's contents are undefined). */
+bool odb_pushed_take(struct odb_pushed *pushed, const struct odb_span *span, const struct iovec *iov, int count);
+
+/* Something was fetched from this origin: opens a channel more, if there are not enough, and frees those that are stuck. Does not wait. */
+void odb_pushed_want(struct odb_pushed *pushed, const struct odb_origin_address *origin);
+
+#endif

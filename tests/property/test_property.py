@@ -1,0 +1,65 @@
+"""Transparency as a property: whatever the servers do and wherever the library is, clients see what they see without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.property.cases import Case, Hop
+from tests.property.check import Tally, check, surely_active
+from tests.property.explore import explore
+from tests.property.pool import Pool
+
+pytestmark = pytest.mark.preload
+
+SECONDS = 40.0
+
+
+@pytest.fixture(scope="module")
+def pool(library: Path) -> Iterator[Pool]:
+    with Pool(library) as made:
+        yield made
+
+
+def test_drawn_chains_are_not_told_apart_from_classic_ones(pool: Pool) -> None:
+    """As many cases as fit into the time; `make soak` takes more, and other ones."""
+    tally = explore(pool, SECONDS, seed=20251)
+    print(tally.line())
+    assert tally.failures == []
+    assert tally.cases >= 20
+    assert tally.active_hops >= 5
+    assert tally.spans >= 100
+
+
+def plain_case(**changes: object) -> Case:
+    hop = Hop(("--receive=recv_into", "--send=send", "--readiness=threads", "--buffer=65536"), {})
+    given_: dict[str, object] = {
+        "hops": (hop, hop, hop),
+        "kinds": ("get", "echo", "digest"),
+        "sizes": (262144,),
+        "count": 6,
+        "concurrency": 1,
+        "pipeline": 1,
+        "close": False,
+        "chunked": False,
+        "seed": 1,
+        **changes,
+    }
+    return Case(**given_)  # type: ignore[arg-type]
+
+
+def test_every_hop_of_a_plain_chain_uses_descriptors(pool: Pool) -> None:
+    tally = Tally()
+    case = plain_case()
+    assert surely_active(case) == [(2, 1), (0, 1)]
+    check(pool, case, tally)
+    assert tally.active_hops == 2
+    assert tally.spans > 0
+    assert tally.bytes == 2 * 2 * 262144 + 2 * 95
+
+
+@pytest.mark.parametrize("kind", ["cut", "abandon"])
+def test_chain_survives_answers_that_are_broken_off(pool: Pool, kind: str) -> None:
+    check(pool, plain_case(kinds=("get", kind, "echo"), count=30, concurrency=3), Tally())
