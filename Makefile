@@ -58,16 +58,16 @@ lint: setup ## check form and types of Python, C, playbooks and scripts; change 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p odb -p testbed
-	$(if $(C_FORMATTED),clang-format --dry-run -Werror $(C_FORMATTED))
+	@$(if $(C_FORMATTED),clang-format --dry-run -Werror $(C_FORMATTED))
 	@cmake --preset dev >/dev/null
-	$(if $(wildcard odb/runtime/*/*.c),run-clang-tidy -quiet -p build/dev '$(CURDIR)/odb/runtime/.*' >build/clang-tidy.log 2>&1 || { grep -E 'error|warning' -A 3 build/clang-tidy.log; exit 1; })
+	@$(if $(wildcard odb/runtime/*/*.c),run-clang-tidy -quiet -p build/dev '$(CURDIR)/odb/runtime/.*' >build/clang-tidy.log 2>&1 || { grep -E 'error|warning' -A 3 build/clang-tidy.log; exit 1; })
 	$(if $(wildcard playbooks/*.yml),PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline playbooks)
 	shellcheck $(SCRIPTS)
 
 format: setup ## bring Python and C into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(if $(C_FORMATTED),clang-format -i $(C_FORMATTED))
+	@$(if $(C_FORMATTED),clang-format -i $(C_FORMATTED))
 
 fuzz: setup ## fuzz the C decoder for FUZZ_SECONDS (default 60)
 	@cmake --preset dev >/dev/null

@@ -187,7 +187,8 @@ static void open_channel(struct odb_pushed *pushed, uint32_t slot, const struct 
                  (chosen.number - chosen.number % ODB_PUSHED_SLOTS + slot) | (slot == 0 ? ODB_PUSHED_SLOTS : 0));
 }
 
-/* Under the channel's lock. Bytes that nobody has claimed for a while are thrown away, so that the credits come back; a channel whose origin is gone is closed. */
+/* Under the channel's lock. Bytes that nobody has claimed for a while are thrown away, so that the credits come back; a
+ * channel whose origin is gone is closed. */
 static void look_after(struct odb_pushed *pushed, struct odb_pushed_channel *channel, uint64_t now) {
     int waiting = 0, fd = atomic_load(&channel->fd);
     char byte;
@@ -198,11 +199,13 @@ static void look_after(struct odb_pushed *pushed, struct odb_pushed_channel *cha
     }
     if (now - channel->moved_ms < STUCK_MS) return;
     channel->moved_ms = now;
-    if (odb_real.recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0 || odb_real.ioctl(fd, FIONREAD, &waiting) != 0)
-        discard(channel);
-    else if (waiting > 0 && (!skip_to(pushed, channel, channel->position + (uint64_t)waiting) ||
-                             !say(pushed, channel, channel->position - channel->reported)))
-        discard(channel);
+    bool gone =
+        odb_real.recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0 || odb_real.ioctl(fd, FIONREAD, &waiting) != 0;
+    if (!gone && waiting > 0) {
+        gone = !skip_to(pushed, channel, channel->position + (uint64_t)waiting) ||
+               !say(pushed, channel, channel->position - channel->reported);
+    }
+    if (gone) discard(channel);
 }
 
 static bool is_of(const struct odb_pushed_channel *channel, const struct odb_origin_address *origin) {

@@ -65,7 +65,8 @@ static void connect_pair(int *client, int *server, bool framed_client, bool fram
     } else {
         REQUIRE(connect(*client, (struct sockaddr *)&address, sizeof address) == 0);
     }
-    *server = framed_server ? odb_accept(&world, listening, NULL, NULL, SOCK_CLOEXEC) : accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+    *server = framed_server ? odb_accept(&world, listening, NULL, NULL, SOCK_CLOEXEC)
+                            : accept4(listening, NULL, NULL, SOCK_CLOEXEC);
     REQUIRE(*server >= 0);
     REQUIRE(setsockopt(*client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0);
     REQUIRE(setsockopt(*server, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0);
