@@ -72,7 +72,7 @@ def test_good_values_become_canonical(tmp_path: Path, text: str, name: str, valu
         ("virtual_mn=1", "did you mean 'virtual_min'?"),
         ("nothing_like_it_at_all=1", "`odb options` lists"),
         ("mode=port", "did you mean 'ports'?"),
-        ("mode=PORTS", "use off or ports"),
+        ("mode=PORTS", "use off, ports or standalone"),
         ("capture=file,disk", "'disk' is not one of file or memory"),
         ("capture=file,file", "name each word once"),
         ("align=yes", "use on or off"),
@@ -120,7 +120,7 @@ def test_bad_assignments_are_refused_with_a_remedy(assignment: str, says: str) -
         ("[listen]\nport = 80", "is a table"),
         ("capturing = []", "did you mean 'capture'?"),
         ('profile = "clasic"', "did you mean 'classic'?"),
-        ("mode = 1979-05-27", "use off or ports"),
+        ("mode = 1979-05-27", "use off, ports or standalone"),
     ],
 )
 def test_bad_files_are_refused_and_named(tmp_path: Path, text: str, says: str) -> None:
