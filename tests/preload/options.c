@@ -16,7 +16,10 @@ static void serve(int listener) {
     for (int fd; (fd = answer(listener)) >= 0; close(fd)) {
         send_all(fd, bytes, 10);
         if (recv(fd, &byte, 1, 0) != 1) continue;
-        if (byte == 'q') break;
+        if (byte == 'q') {
+            close(fd);
+            break;
+        }
         send_all(fd, bytes + 10, 20);
         if (recv(fd, &byte, 1, 0) != 1) continue;
         send_all(fd, bytes + 30, BODY - 30);

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -228,6 +229,7 @@ static inline UNUSED int perform(void (*server)(int listener), void (*client)(ui
     must(child >= 0);
     alarm(PATIENCE);
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a client that has run out of patience takes its server along */
         scene.role = "server";
         scene.report = pipes[1];
         close(pipes[0]);

@@ -41,6 +41,13 @@ def test_waiting_reports_exactly_the_bytes_that_are_owed(preload: Preload, api: 
     assert not outcome.trouble
 
 
+@pytest.mark.parametrize("api", ["epoll_gone", "epoll_pwait2_gone"])
+def test_waiting_without_streams_reports_nothing_of_the_library(preload: Preload, api: str) -> None:
+    outcome = preload.compare("waits", api)
+    assert outcome.counters["streams_framed"] == 2
+    assert not outcome.trouble
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 def test_flag_means_what_it_means_on_a_plain_socket(preload: Preload, flag: str) -> None:
     outcome = preload.compare("flags", flag)

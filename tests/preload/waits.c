@@ -5,11 +5,12 @@
  */
 #include "scene.h"
 
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 
-enum { SEED = 13, PIECE = 3000 };
+enum { SEED = 13, PIECE = 3000, BRIEF = 40000 };
 
 static const size_t parts[] = {1, 70000, 10, 8192, 0, 131072, 5};
 enum { PARTS = sizeof parts / sizeof parts[0] };
@@ -174,8 +175,41 @@ static void consume_mixed(uint16_t port) {
     close(fd);
 }
 
+static void *nothing(void *argument) {
+    return argument;
+}
+
+/* In a program that has had several threads: after the last connection is gone, nothing is left in the set that anybody would be told of. */
+static void consume_gone(uint16_t port) {
+    int fd = call_up(port), quiet[2];
+    char *buffer = malloc(PIECE);
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, nothing, NULL) == 0 && pthread_join(thread, NULL) == 0 && pipe(quiet) == 0);
+    set = epoll_create1(0);
+    watch(fd, EPOLL_CTL_ADD);
+    watch(quiet[0], EPOLL_CTL_ADD);
+    must(wait_for(fd, -1) == 1 && recv(fd, buffer, 1, 0) == 1);
+    tell(fd);
+    must(wait_for(fd, -1) == 1 && recv(fd, buffer, PIECE, 0) > 0 && wait_for(fd, -1) == 1);
+    shutdown(fd, SHUT_WR);
+    must(close(fd) == 0 && wait_for(fd, 20) == 0);
+    must(write(quiet[1], "!", 1) == 1 && wait_for(fd, -1) == 1);
+    say("%s\n", api);
+}
+
+/* Waits for two words at most: the client leaves. */
+static void serve_briefly(int listener) {
+    int fd = answer(listener);
+    char *bytes = filled(BRIEF, SEED), byte;
+    send_all(fd, bytes, 1);
+    await(fd);
+    send_all(fd, bytes + 1, BRIEF - 1);
+    while (recv(fd, &byte, 1, 0) == 1) continue;
+}
+
 int main(int argc, char **argv) {
     must(argc == 2);
     api = argv[1];
+    if (strstr(api, "gone")) return perform(serve_briefly, consume_gone);
     return perform(serve, strstr(api, "late") ? consume_late : strstr(api, "mixed") ? consume_mixed : consume);
 }

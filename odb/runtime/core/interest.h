@@ -76,6 +76,11 @@ static inline bool odb_interest_is_waker(const struct odb_interests *interests, 
     return event->data.ptr == (const void *)&interests->waker;
 }
 
+/* True: sets may hold the waker, so that what they report has to be looked through. */
+static inline bool odb_interest_has_waker(const struct odb_interests *interests) {
+    return atomic_load_explicit(&interests->waker, memory_order_acquire) != 0;
+}
+
 /* EPOLLONESHOT has fired for it. */
 void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest);
 

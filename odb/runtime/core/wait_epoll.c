@@ -169,6 +169,13 @@ static int look_at_both(struct odb_runtime *runtime, int set, struct epoll_event
     return look(runtime, set, events, room, room > 1 ? room - 1 : 1, left, mask, reported);
 }
 
+/* Nothing can be owed, now or while this thread sleeps, and nothing of ours is in any set: the only thread there is makes no stream in its sleep. */
+static bool is_uneventful(const struct odb_runtime *runtime) {
+    return atomic_load_explicit(&runtime->fds.streams, memory_order_acquire) == 0 &&
+           !atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed) &&
+           !odb_interest_has_waker(&runtime->interests);
+}
+
 int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
                    const struct timespec *timeout, const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
@@ -176,6 +183,7 @@ int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *eve
     struct timespec rest;
     bool shared = atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed);
     if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);
+    if (is_uneventful(runtime)) return wait_kernel(set, events, room, timeout, mask);
     for (;;) {
         int reported;
         if (shared) odb_interest_sleep(&runtime->interests, set);

@@ -27,7 +27,7 @@ ODB_EXPORT int epoll_ctl(int set, int operation, int fd, struct epoll_event *eve
 ODB_EXPORT int epoll_wait(int set, struct epoll_event *events, int count, int timeout) {
     struct odb_runtime *runtime = odb_enter();
     struct timespec time;
-    if (idle(runtime)) return odb_real.epoll_wait(set, events, count, timeout);
+    if (!runtime) return odb_real.epoll_wait(set, events, count, timeout);
     return ODB_KEEPING_ERRNO(odb_epoll_wait(runtime, set, events, count, from_ms(timeout, &time), NULL));
 }
 
@@ -36,7 +36,7 @@ ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int t
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
     struct timespec time;
-    if (idle(runtime)) return odb_real.epoll_pwait(set, events, count, timeout, mask);
+    if (!runtime) return odb_real.epoll_pwait(set, events, count, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_epoll_wait(runtime, set, events, count, from_ms(timeout, &time), mask));
 }
 
@@ -49,7 +49,7 @@ ODB_EXPORT int epoll_pwait2(int set, struct epoll_event *events, int count, cons
         errno = ENOSYS;
         return -1;
     }
-    if (idle(runtime)) return odb_real.epoll_pwait2(set, events, count, timeout, mask);
+    if (!runtime) return odb_real.epoll_pwait2(set, events, count, timeout, mask);
     return ODB_KEEPING_ERRNO(odb_epoll_wait(runtime, set, events, count, timeout, mask));
 }
 
