@@ -181,6 +181,23 @@ static void classic_stream_leaves_the_table_and_large_bodies_pass(void) {
     world_close(fd);
 }
 
+/* A short answer would say that the socket is drained, and whoever waits for edges would wait for ever. */
+static void classic_bytes_fill_all_buffers_of_a_call(void) {
+    int raw, fd;
+    uint8_t sent[300];
+    struct iovec iov[3] = {{got_bytes, 100}, {got_bytes + 100, 100}, {got_bytes + 200, 100}};
+    struct msghdr header = {.msg_iov = iov, .msg_iovlen = 3};
+    fixture_fill(sent, sizeof sent, 3, 0);
+    world_raw_client(&raw, &fd);
+    put(raw, sent, sizeof sent);
+    CHECK_EQ(odb_receive(&world, fd, &header, MSG_PEEK, ODB_SOCKET_CALL), (ssize_t)sizeof sent);
+    memset(got_bytes, 0, sizeof sent);
+    CHECK_EQ(odb_receive(&world, fd, &header, 0, ODB_SOCKET_CALL), (ssize_t)sizeof sent);
+    CHECK_MEM_EQ(got_bytes, sent, sizeof sent);
+    world_close(raw);
+    world_close(fd);
+}
+
 static bool is_boundary(size_t at) {
     for (int i = 0; i < message.boundaries; i++)
         if (message.boundary[i] == at) return true;
@@ -536,6 +553,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(classic_bytes_that_begin_like_a_hello_arrive_untouched_in_every_segmentation),
     CHECK_CASE(classic_connection_that_ends_within_a_hello_keeps_its_bytes),
     CHECK_CASE(classic_stream_leaves_the_table_and_large_bodies_pass),
+    CHECK_CASE(classic_bytes_fill_all_buffers_of_a_call),
     CHECK_CASE(end_of_stream_is_an_end_between_frames_and_a_reset_within_them),
     CHECK_CASE(reset_by_the_peer_is_reported_once_and_behind_what_had_arrived),
     CHECK_CASE(broken_frame_resets_the_connection_and_is_counted),

@@ -203,12 +203,16 @@ static ssize_t no_piece(struct odb_inbox *in) {
     return in->ended ? 0 : -EAGAIN;
 }
 
-/* The rest of a classic direction is the kernel's business. */
-static ssize_t receive_classic(struct odb_runtime *runtime, int fd, void *to, size_t room, int flags) {
-    struct iovec iov = {to, room};
-    int error = odb_windows_materialise(&runtime->windows, &iov, 1);
+/* The rest of a classic direction is the kernel's business. All buffers at once: who gets less than fits takes the socket for drained and waits for an edge. */
+static ssize_t receive_classic(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, size_t skip,
+                               int flags) {
+    for (; count > 1 && skip >= iov->iov_len; iov++, count--) skip -= iov->iov_len;
+    struct iovec rest = {(char *)iov->iov_base + skip, iov->iov_len - skip};
+    struct msghdr message = {.msg_iov = &rest, .msg_iovlen = 1};
+    if (skip == 0) message = (struct msghdr){.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    int error = odb_windows_materialise(&runtime->windows, message.msg_iov, (int)message.msg_iovlen);
     if (error) return error;
-    ssize_t got = odb_real.recv(fd, to, room, flags | MSG_DONTWAIT);
+    ssize_t got = odb_real.recvmsg(fd, &message, flags | MSG_DONTWAIT);
     return got < 0 ? -errno : got;
 }
 
@@ -220,9 +224,8 @@ static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stre
     while (done < room) {
         if (!odb_inbox_has_piece(in) && before + done > 0 && in->drained && in->begin == in->end) break;
         if (!odb_inbox_advance(runtime, stream, fd) || !odb_inbox_has_piece(in)) {
-            bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC && !in->ended;
             if (before + done > 0) break;
-            return classic ? receive_classic(runtime, fd, to, room, flags) : no_piece(in);
+            return no_piece(in);
         }
         bool peek = flags & MSG_PEEK;
         ssize_t got = peek ? show(runtime, stream, fd, to, room)
@@ -243,6 +246,10 @@ static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stre
 static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                            int count, size_t skip, int flags) {
     size_t done = 0;
+    if (!odb_inbox_advance(runtime, stream, fd)) {
+        bool classic = atomic_load(&stream->in.mode) == ODB_IN_CLASSIC;
+        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(&stream->in);
+    }
     for (int i = 0; i < count; i++) {
         size_t gone = skip < iov[i].iov_len ? skip : iov[i].iov_len, room = iov[i].iov_len - gone;
         skip -= gone;
