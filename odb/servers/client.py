@@ -166,12 +166,13 @@ class Client:
         try:
             await link.connect(self._upstream)
             while done < count:
-                batch = self._batch(requests[done:count])
+                batch = self._batch(requests[done : min(done + self._pipeline, count)])
                 await self._ask(link, batch, answers)
                 done += len(batch)
         except (OSError, http.PeerError) as error:
             reason = "stalled" if self._stalled else _reason(error)
-            asked = [request for request in requests[:count] if not _answered(answers, request)]
+            answered = {answer.tag for answer in answers}
+            asked = [request for request in requests[:count] if request.tag not in answered]
             answers.extend(Answer(request.kind, request.tag, error=reason) for request in asked)
         finally:
             self._links.discard(link)
@@ -180,10 +181,10 @@ class Client:
 
     def _batch(self, requests: Sequence[Request]) -> Sequence[Request]:
         """The next requests that may be under way together: none beside one that ends its connection."""
-        for at, request in enumerate(requests[: self._pipeline]):
+        for at, request in enumerate(requests):
             if request.kind in LAST:
                 return requests[: max(at, 1)]
-        return requests[: self._pipeline]
+        return requests
 
     async def _ask(self, link: Link, batch: Sequence[Request], answers: list[Answer]) -> None:
         errors: list[OSError] = []
@@ -271,10 +272,6 @@ class Client:
         return (
             "" if answer.sha256 == hashlib.sha256(data[:length]).hexdigest() else "other bytes than expected"
         )
-
-
-def _answered(answers: Sequence[Answer], request: Request) -> bool:
-    return any(answer.tag == request.tag for answer in answers)
 
 
 def _reason(error: Exception) -> str:

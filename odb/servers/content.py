@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
+from pathlib import Path
 from typing import IO
 
 
@@ -16,8 +17,9 @@ def content(seed: int, size: int, tag: str) -> bytes:
 
 @functools.lru_cache(maxsize=32)
 def file_of(seed: int, size: int, tag: str) -> IO[bytes]:
-    """The same payload as an unnamed file, for calls that send files. Its descriptor is good while you hold the object."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the cache drops it
-    file.write(content(seed, size, tag))
-    file.flush()
-    return file
+    """The same payload as an unnamed file, open for reading, for calls that send files. Its descriptor is good while you hold
+    the object."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content(seed, size, tag))
+        file.flush()
+        return Path(file.name).open("rb")  # whoever finds it writable must expect it to change

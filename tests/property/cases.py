@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -73,24 +74,33 @@ OFFSETS = st.one_of(st.sampled_from([0, 0, 0, 1, 16, 32, 2048, 4095]), st.intege
 CHUNKS = st.one_of(
     st.just(0), st.just(0), st.just(0), st.sampled_from([4096, 8192, 65536]), st.integers(500, 100_000)
 )
-OPTIONS: tuple[Mapping[str, str], ...] = (
-    {},
-    {"virtual_min": "4096", "strategy": "dynamic"},
-    {"virtual_min": "4096", "strategy": "static", "unaligned_size": "100"},
-    {"virtual_min": "4096", "align": "off"},
-    {"virtual_min": "4096", "align": "off", "strategy": "dynamic", "coalesce": "off"},
-    {"strategy": "static", "unaligned_size": "4096", "fault_chunk": "4096"},
-    {"virtual_min": "65536", "fault_chunk": "65536", "capture": "file"},
-    {
-        "virtual_min": "4096",
-        "strategy": "static",
-        "align": "off",
-        "unaligned_size": "70000",
-        "coalesce": "off",
-    },
-    {"virtual_min": "4096", "store_max": "100000", "channels_max": "1"},
-    {"virtual_min": "4096", "align_min": "65536", "capture": "memory"},
-)
+# What options are drawn from; the first of each is the default. A fixed few are kept beside what is drawn.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "strategy": ("direct", "direct", "anticipated", "dynamic", "static"),
+    "align": ("on", "off"),
+    "delivery": ("learn", "window", "window", "fetch"),
+    "readiness": ("inject", "level"),
+    "virtual_min": ("8192", "4096", "4096", "4096", "65536"),
+    "coalesce": ("on", "on", "off"),
+    "capture": ("file,memory", "file,memory", "file,memory", "file", "memory"),
+    "fault_chunk": ("1048576", "4096", "65536"),
+    "store_max": ("268435456", "268435456", "268435456", "100000"),
+    "channels_max": ("64", "64", "1"),
+    "align_min": ("4096", "4096", "65536"),
+}
+UNALIGNED = ("4096", "0", "100", "5000", "70000")
+
+
+def drawn_options(number: int) -> Mapping[str, str]:
+    """The options of this number: every one drawn for itself; 0 is the defaults. As many processes as numbers are needed."""
+    if number == 0:
+        return {}
+    rng = random.Random(number)
+    drawn = {name: rng.choice(values) for name, values in CHOICES.items()}
+    drawn["unaligned_size"] = rng.choice(UNALIGNED)
+    if drawn["strategy"] != "static":
+        del drawn["unaligned_size"]
+    return {name: value for name, value in drawn.items() if value != CHOICES.get(name, UNALIGNED)[0]}
 
 
 @st.composite
@@ -125,15 +135,16 @@ def flags(draw: st.DrawFn) -> tuple[str, ...]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    """Any case."""
-    common = draw(st.sampled_from(OPTIONS))
+def cases(draw: st.DrawFn, first: int, span: int) -> Case:
+    """Any case whose options are the defaults or of the numbers [first, first + span)."""
+    numbers = st.sampled_from([0, *range(first, first + span)])
+    common = drawn_options(draw(numbers))
     mixed = draw(st.integers(0, 3)) == 0
 
     def hop() -> Hop:
         if draw(st.integers(0, 4)) == 0:
             return Hop(draw(flags()), None)
-        return Hop(draw(flags()), draw(st.sampled_from(OPTIONS)) if mixed else common)
+        return Hop(draw(flags()), drawn_options(draw(numbers)) if mixed else common)
 
     hops = tuple(hop() for _ in range(2 + draw(st.integers(1, 3))))
     bound = min(SIZE_MAX, 400 * min(map(_smallest, hops)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.property.cases import Case, Hop
-from tests.property.pool import CLASSIC, FRAMED, Batch, Died, Pool
+from tests.property.pool import ANSWER_SECONDS, CLASSIC, FRAMED, Batch, Died, Pool
 
 PATIENCE = 12.0
 # Between peers that behave and stay, none of this may ever happen.
@@ -16,7 +16,15 @@ COUNTED = ("spans_sent", "spans_received", *TROUBLE)
 
 
 class Mismatch(AssertionError):
-    """The library was noticed."""
+    """The library was noticed. kind: "stall", "mismatch", or "died" when a process did."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Nonsense(AssertionError):
+    """The case itself is wrong: the servers refuse it, or fail without the library."""
 
 
 @dataclass
@@ -33,6 +41,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
     def line(self) -> str:
+        """All of it in one line."""
         return (
             f"cases {self.cases}, requests {self.requests}, bytes compared {self.bytes}, hops proven active "
             f"{self.active_hops}, descriptors received {self.spans}, mismatches {self.mismatches}, stalls {self.stalls}"
@@ -50,8 +59,11 @@ def reproduction(case: Case) -> str:
     return f"python -m tests.property.reproduce {shlex.quote(case.dumps())}"
 
 
-def run(pool: Pool, case: Case) -> Outcome:
-    """One run of the chain: the client's summary, and by how much each hop's counters moved. Raises Died."""
+def run(pool: Pool, case: Case, patience: float = PATIENCE, *, answers: bool = True) -> Outcome:
+    """One run of the chain: the client's summary, and by how much each hop's counters moved. Raises Died and Nonsense.
+
+    Without the answers the run may take as long as it does, as long as something moves.
+    """
     batches = [pool.batch(hop.options, place) for place, hop in enumerate(case.hops)]
     before = [_counters(pool, hop, batch) for hop, batch in zip(case.hops, batches, strict=True)]
     servers: list[tuple[Batch, int]] = []
@@ -64,11 +76,14 @@ def run(pool: Pool, case: Case) -> Outcome:
         )
         answer = batch.say(*role, "--listen", address, "--port", "0", f"--seed={case.seed}", *hop.flags)
         if "error" in answer:
-            raise Died(f"a server does not start: {answer['error']}")
+            raise Nonsense(f"a server does not start: {answer['error']}\n{reproduction(case)}")
         servers.append((batch, answer["port"]))
         upstream = f"{address}:{answer['port']}"
-    words = ["fe", "--upstream", upstream, "--answers", f"--patience={PATIENCE}", *case.client_words()]
-    summary = batches[0].say(*words, f"--seed={case.seed}", *case.hops[0].flags)
+    words = ["fe", "--upstream", upstream, f"--patience={patience}", *case.client_words()]
+    if answers:
+        words.append("--answers")
+    limit = ANSWER_SECONDS if answers else None
+    summary = batches[0].say(*words, f"--seed={case.seed}", *case.hops[0].flags, limit=limit)
     after = [_counters(pool, hop, batch) for hop, batch in zip(case.hops, batches, strict=True)]
     for batch, port in servers:
         answer = batch.say("stop", port)
@@ -85,29 +100,59 @@ def _counters(pool: Pool, hop: Hop, batch: Batch) -> dict[str, int]:
     return {} if hop.options is None else pool.counters(batch.pid)
 
 
-def check(pool: Pool, case: Case, tally: Tally) -> None:
-    """Raises Mismatch, with the reproduction, when anything but the statistics tells that the library was there."""
+def check(pool: Pool, case: Case, tally: Tally, patience: float = PATIENCE) -> None:
+    """Raises Mismatch, with the reproduction, when anything but the statistics tells that the library was there.
+
+    patience: seconds without a byte that count as a stall.
+    """
     tally.cases += 1
     try:
-        classic = run(pool, case.classic()).summary
+        classic = run(pool, case.classic(), patience).summary
         if "error" in classic or classic["ok"] != classic["requests"]:
-            raise AssertionError(f"the servers themselves fail: {classic}\n{reproduction(case.classic())}")
-        outcome = run(pool, case)
+            raise Nonsense(f"the servers themselves fail: {classic}\n{reproduction(case.classic())}")
+        outcome = run(pool, case, patience)
     except Died as error:
         pool.clear()
         tally.mismatches += 1
-        raise Mismatch(f"{error}\nto reproduce: {reproduction(case)}") from error
+        raise Mismatch(f"{error}\nto reproduce: {reproduction(case)}", "died") from error
     problem = difference(case, classic, outcome)
     if problem:
         pool.clear()
         stalled = outcome.summary.get("stalled", False)
         tally.stalls += stalled
         tally.mismatches += not stalled
-        raise Mismatch(f"{problem}\nto reproduce: {reproduction(case)}")
+        raise Mismatch(f"{problem}\nto reproduce: {reproduction(case)}", "stall" if stalled else "mismatch")
     tally.bytes += outcome.summary["bytes"]
     tally.requests += outcome.summary["requests"]
     tally.active_hops += len(surely_active(case))
     tally.spans += sum(moved["spans_received"] for moved in outcome.moved)
+
+
+def keep_alive(pool: Pool, requests: int, tally: Tally) -> None:
+    """Many small answers, and some that become descriptors, on one connection through three hops. Raises Mismatch."""
+    flags = ("--receive=recv_into", "--send=send", "--readiness=epoll-edge", "--buffer=16384")
+    hop = Hop(flags, {"virtual_min": "4096"})
+    case = Case(
+        (hop, hop, hop), ("get",), (100, 0, 5000, 1, 16384, 40, 20000), requests, 1, 16, False, False, 7
+    )
+    tally.cases += 1
+    try:
+        outcome = run(pool, case, answers=False)
+    except Died as error:
+        pool.clear()
+        tally.mismatches += 1
+        raise Mismatch(f"{error}\nto reproduce: {reproduction(case)}", "died") from error
+    summary = outcome.summary
+    tally.requests += summary["requests"]
+    tally.bytes += summary["bytes"]
+    tally.active_hops += 2
+    tally.spans += sum(moved["spans_received"] for moved in outcome.moved)
+    trouble = [{name: moved[name] for name in TROUBLE if moved[name]} for moved in outcome.moved]
+    if summary["ok"] != requests or any(trouble):
+        tally.stalls += summary["stalled"]
+        tally.mismatches += not summary["stalled"]
+        kind = "stall" if summary["stalled"] else "mismatch"
+        raise Mismatch(f"{summary['errors']}, {trouble}\nto reproduce: {reproduction(case)}", kind)
 
 
 def difference(case: Case, classic: dict[str, Any], outcome: Outcome) -> str:
@@ -116,7 +161,7 @@ def difference(case: Case, classic: dict[str, Any], outcome: Outcome) -> str:
     if "error" in summary:
         return f"the client fails: {summary['error']}"
     if summary["stalled"]:
-        return f"stalled for {PATIENCE:.0f} seconds with bytes owed: {summary['errors']}"
+        return f"stalled with bytes owed: {summary['errors']}"
     for expected, found in zip(classic["answers"], summary["answers"], strict=True):
         if expected != found:
             return f"without the library: {expected}\nwith the library:    {found}"

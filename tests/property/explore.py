@@ -2,55 +2,87 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from tests.property.cases import Case, cases
-from tests.property.check import Mismatch, Tally, check
+from tests.property.check import Mismatch, Nonsense, Tally, check, reproduction
+from tests.property.minimise import minimise
 from tests.property.pool import Pool
 
 FAILURES_MAX = 5
-REPORT_SECONDS = 60.0
+ROUND = 200
+"""Cases that share a few sets of options: each set costs the start of some processes."""
+NUMBERS = 6
+HASTE = 3.0
+"""Patience, in seconds, with a case that is known to stall."""
 
 
 class Enough(BaseException):
     """The time is up, or there is enough to look at. No Exception: hypothesis would take it for a failing case."""
 
 
-def explore(pool: Pool, seconds: float, seed: int, *, failures_max: int = FAILURES_MAX) -> Tally:
-    """Goes on behind a failure, until there are several. The failures, each with its reproduction, are in the tally."""
-    tally = Tally()
-    end = time.monotonic() + seconds
-    report = time.monotonic() + REPORT_SECONDS
+def explore(
+    pool: Pool,
+    seconds: float,
+    seed: int,
+    *,
+    tally: Tally | None = None,
+    failures_max: int = FAILURES_MAX,
+    shrink_seconds: float = 30.0,
+    progress: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Goes on behind a failure, until there are several. The failures, each with its reproduction, are in the tally.
 
-    @settings(
-        max_examples=500,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(cases())
+    A failing case is made smaller for at most `shrink_seconds`. tally: what it is added to. progress: called before each case.
+    """
+    tally = Tally() if tally is None else tally
+    end = time.monotonic() + seconds
+
     def holds(case: Case) -> None:
-        nonlocal report
         if time.monotonic() > end or len(tally.failures) >= failures_max:
             raise Enough
-        if time.monotonic() > report:
-            report += REPORT_SECONDS
-            print(tally.line(), file=sys.stderr, flush=True)
+        progress(tally)
         try:
             check(pool, case, tally)
         except Mismatch as error:
-            tally.failures.append(str(error))
-            print(f"{error}\n", file=sys.stderr, flush=True)
+            smaller = shrunk(pool, case, error.kind, shrink_seconds)
+            tally.failures.append(f"{error}\nminimised:    {reproduction(smaller)}")
 
+    number = 1 + seed % 100_000 * 1000
     try:
         while True:
             # A seed of its own for each round: the rounds must not repeat each other.
-            seeded(seed)(holds)()
+            limits = settings(
+                max_examples=ROUND,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            seeded(seed)(limits(given(cases(number, NUMBERS))(holds)))()
             seed += 1
+            number += NUMBERS
     except Enough:
         return tally
+
+
+def shrunk(pool: Pool, case: Case, kind: str, seconds: float) -> Case:
+    """The smallest case found in that time that fails in the same way."""
+    end = time.monotonic() + seconds
+
+    def fails(simpler: Case) -> bool:
+        if time.monotonic() > end:
+            return False
+        try:
+            check(pool, simpler, Tally(), HASTE)
+        except Mismatch as error:
+            return error.kind == kind
+        except Nonsense:
+            return False
+        return False
+
+    return minimise(case, fails)

@@ -49,18 +49,18 @@ class Batch:
     def pid(self) -> int:
         return self._process.pid
 
-    def say(self, *words: object) -> dict[str, Any]:
-        """Raises Died when no answer comes; the process is of no use then."""
+    def say(self, *words: object, limit: float | None = ANSWER_SECONDS) -> dict[str, Any]:
+        """Raises Died when no answer comes in `limit` seconds; the process is of no use then."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(words).encode() + b"\n")
         except OSError as error:
             raise Died(self._obituary("does not listen")) from error
         while b"\n" not in self._unread:
-            if not select.select([self._process.stdout], [], [], ANSWER_SECONDS)[0]:
+            if not select.select([self._process.stdout], [], [], limit)[0]:
                 os.kill(self.pid, signal.SIGUSR1)  # it writes down where it is
                 select.select([self._process.stdout], [], [], 1)
-                raise Died(self._obituary(f"says nothing for {ANSWER_SECONDS:.0f} seconds"))
+                raise Died(self._obituary(f"says nothing for {limit} seconds"))
             part = os.read(self._process.stdout.fileno(), 1 << 20)
             if not part:
                 self._check_start()
@@ -98,7 +98,7 @@ class Batch:
 class Pool:
     """At most `bound` processes; those that were not used for the longest time go first."""
 
-    def __init__(self, library: Path, directory: Path | None = None, bound: int = 20) -> None:
+    def __init__(self, library: Path, directory: Path | None = None, bound: int = 32) -> None:
         self._library = library
         self._folder = tempfile.TemporaryDirectory(prefix="odb-property-", dir=directory)
         self._directory = Path(self._folder.name)
