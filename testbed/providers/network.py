@@ -14,10 +14,15 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from pyroute2 import IPRoute, NetNS, netns
+from pyroute2 import config as pyroute2_config
 from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.errors import ProviderError
 from testbed.providers import namespaces
+
+# pyroute2 enters a namespace in a forked child, which it ends by SIGTERM, perhaps before the child has returned. With this
+# program's handler still in place the child would raise Interrupted and go on as a second copy of this program.
+pyroute2_config.disable_mp_signal = True
 
 NAMESPACES = Path("/run/netns")
 UPLINK = "uplink"
