@@ -40,6 +40,11 @@ def carried(tier: Tier) -> int:
     return sum(int(number) for line in lines for number in re.findall(r"bytes_received:(\d+)", line))
 
 
+def had(counters: dict[str, int]) -> int:
+    """Payload bytes that a tier got from origins, by asking or unasked."""
+    return counters["fetch_bytes"] + counters["push_bytes_taken"]
+
+
 def check_undisturbed(chain: Chain) -> None:
     for tier in chain:
         counters = tier.statistics()
@@ -62,7 +67,8 @@ def test_the_intermediary_forwards_spans_and_fetches_nothing(
     assert (middle["fetches"], middle["materialised_bytes"]) == (0, 0)
     assert middle["real_bytes_received"] < requests * HEADERS
     assert middle["real_bytes_sent"] < requests * HEADERS
-    assert fe["span_bytes_received"] == fe["fetch_bytes"] == be["serve_bytes"] == size
+    assert fe["span_bytes_received"] == had(fe) == size
+    assert be["serve_bytes"] + be["push_bytes"] >= size
     check_undisturbed(chain)
 
 
@@ -129,5 +135,5 @@ def test_two_tiers_bypass_where_the_third_has_no_library(
     chain = make_chain(Settings(libraries=frozenset({"is", "be"})))
     _, size = ask(chain, files, PAGES)
     assert chain.be.statistics()["span_bytes_sent"] == size
-    assert chain.middle.statistics()["fetch_bytes"] == size
+    assert had(chain.middle.statistics()) == size
     assert chain.fe.statistics() == {}

@@ -37,10 +37,19 @@ bool odb_runtime_init(struct odb_runtime *runtime) {
     return true;
 }
 
-enum { QUIET_MS = 250 };
+enum { QUIET_MS = 500 };
+
+static uint64_t counted(const struct odb_runtime *runtime, enum odb_stat stat) {
+    return atomic_load_explicit(&runtime->stats.entries[stat].value, memory_order_relaxed);
+}
 
 static uint64_t served(const struct odb_runtime *runtime) {
-    return atomic_load_explicit(&runtime->stats.entries[ODB_STAT_serve_bytes].value, memory_order_relaxed);
+    return counted(runtime, ODB_STAT_serve_bytes) + counted(runtime, ODB_STAT_push_bytes);
+}
+
+/* Pushed bytes that nobody claims are fetched again, and we learn of that late: once something was pushed, as many bytes served as announced do not mean that all have been had. */
+static bool everything_is_fetched(struct odb_runtime *runtime) {
+    return counted(runtime, ODB_STAT_pushes) == 0 && !odb_store_pending(&runtime->store);
 }
 
 /* Payloads that nobody has asked for within a moment are taken for abandoned (their client has gone). */
@@ -49,7 +58,7 @@ void odb_runtime_drain(struct odb_runtime *runtime) {
     uint64_t now = odb_clock_ms(), end = now + runtime->options.drain_ms, moved = now, bytes = served(runtime);
     while (atomic_load(&runtime->driver.running) && now < end) {
         bool waiting = atomic_load(&runtime->fds.outboxes.waiting) > 0;
-        if (!waiting && (now - moved > QUIET_MS || !odb_store_pending(&runtime->store))) break;
+        if (!waiting && (now - moved > QUIET_MS || everything_is_fetched(runtime))) break;
         odb_real.poll(NULL, 0, 2);
         now = odb_clock_ms();
         if (served(runtime) != bytes) moved = now;
