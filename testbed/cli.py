@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from testbed.errors import TestbedError, UsageError
 
-COMMANDS = ("doctor", "deploy", "compare", "status", "destroy")
+COMMANDS = ("doctor", "deploy", "compare", "report", "status", "destroy")
 EXIT_INTERRUPTED = 130
 
 _EXAMPLES = """\
@@ -24,6 +24,7 @@ examples:
   odb-testbed doctor                what this machine can do
   odb-testbed deploy                make the hosts and start the servers
   odb-testbed compare vanilla odb   measure both and print the comparison
+  odb-testbed report                make a page and figures of the newest run
   odb-testbed destroy               remove everything again
 
 Results go to standard output, progress to standard error. Exit codes: 0 fine, 1 failure, 2 usage, 3 threshold, 4 environment,

@@ -1,0 +1,192 @@
+"""The report as a page: whole, escaped, without anything from elsewhere, and every figure in words and numbers too."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from testbed.record import Metric
+from testbed.report.document import Report, make
+from testbed.report.palette import VARIABLES
+from testbed.report.tables import foreign_shares
+from testbed.report.timeline import CoreTimeline
+from tests.unit import report_samples as samples
+from tests.unit.record_samples import use
+
+pytestmark = pytest.mark.unit
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+SECTIONS = (
+    *("glance", "cpu", "bytes", "latency", "distribution", "throughput"),
+    *("memory", "cores", "trust", "findings", "environment", "method"),
+)
+
+
+class Page(HTMLParser):
+    """Collects elements and refuses markup that is not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def timeline(plan_cell: int, role: str, variant: str) -> CoreTimeline:
+    cell = samples.plan("vanilla", payloads=(plan_cell,)).cells[0]
+    return CoreTimeline(
+        cell, variant, 1, role, 1, 2.0, (-0.5, 0.0, 1.0, 2.0), (0.1, 0.5, 0.7), (0.0, 0.1, 0.2)
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    plan = samples.plan("vanilla", "odb", n=3)
+    header, records = samples.run(plan, lambda label, cell, name: 0.5 if label == "odb" else 1.0)
+    return make(header, records, [timeline(262144, "fe", label) for label in ("vanilla", "odb")], "r-figures")
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> Page:
+    return Page(report.html)
+
+
+def test_every_section_is_there_and_linked(page: Page) -> None:
+    ids = Counter(attributes["id"] for _, attributes in page.elements if attributes.get("id"))
+    assert [name for name, count in ids.items() if count > 1] == []
+    assert set(SECTIONS) <= set(ids)
+    linked = {str(attributes["href"]).removeprefix("#") for attributes in page.all("a")}
+    assert set(SECTIONS) <= linked <= set(ids)
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_runs(report: Report, page: Page) -> None:
+    assert {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object"} == set()
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") or name in ("src", "srcset") for name in attributes), tag
+        for name in ("href", "xlink:href"):
+            assert str(attributes.get(name, "#")).startswith("#"), tag
+    assert "@import" not in report.html
+    assert set(re.findall(r"url\((.)", report.html)) <= {"#"}
+    policy = next(one for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy["content"]).startswith("default-src 'none'")
+
+
+def test_every_figure_is_told_in_words_and_in_numbers(report: Report, page: Page) -> None:
+    words = [str(one["aria-label"]) for one in page.all("div") if one.get("role") == "img"]
+    assert len(words) == len(report.drawings) == 7
+    assert all(len(text) > 60 for text in words)
+    assert any("odb 50 % within" in text for text in words)
+    assert len(page.all("table")) > len(words)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert report.html.count("<figure>") == report.html.count("</figure>\n<details open>")
+
+
+def test_colours_follow_the_page_and_files_stand_alone(report: Report) -> None:
+    for drawing in report.drawings:
+        for variable, (light, _) in VARIABLES.items():
+            assert light not in drawing.inline, (drawing.name, variable)
+        assert b"var(--" not in drawing.svg
+        assert drawing.svg.startswith(b"<?xml")
+        assert drawing.pdf.startswith(b"%PDF")
+    assert "prefers-color-scheme: dark" in report.html
+
+
+def test_equal_records_give_equal_reports(report: Report) -> None:
+    plan = samples.plan("vanilla", "odb", n=3)
+    header, records = samples.run(plan, lambda label, cell, name: 0.5 if label == "odb" else 1.0)
+    again = make(
+        header, records, [timeline(262144, "fe", label) for label in ("vanilla", "odb")], "r-figures"
+    )
+    assert again == report
+
+
+def test_text_from_records_is_escaped() -> None:
+    evil = '<script>alert("1")</script>&'
+    plan = samples.plan("vanilla", n=1)
+    plan = replace(plan, variants=(replace(use("vanilla"), label=evil, options={evil: evil}),))
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    header = replace(header, environment=replace(header.environment, host=evil, pinning=evil))
+    records = [
+        replace(
+            one,
+            environment=header.environment.fingerprint,
+            remarks=(evil,),
+            metrics={**one.metrics, "be.cpu_us": Metric(None, "us", evil)},
+        )
+        for one in records
+    ]
+    shown = Page(make(header, records, [], evil).html)
+    assert shown.all("script") == []
+    assert evil in "".join(shown.text)
+
+
+def test_few_repetitions_failures_and_gaps_are_said_first() -> None:
+    plan = samples.plan("vanilla", "odb", n=3)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    failed = replace(records[0], failure="nginx did not start", load=None, tiers=(), metrics={}, valid=False)
+    tired = replace(records[1], valid=False, remarks=("the load generator was saturated",))
+    made = make(header, [failed, tired, *records[2:-1]], [], "f")
+    said = " ".join(made.warnings)
+    assert "1 of 12 measurements are missing" in said
+    assert "nginx did not start" in said
+    assert "saturated" in said
+    assert "too small to prove" in said
+    assert made.html.index("Read this first") < made.html.index('<h2 id="glance"')
+    assert "not usable" in made.html
+
+
+def test_foreign_work_on_a_core_of_a_server_is_a_warning() -> None:
+    plan = samples.plan("vanilla", payloads=(16384,), n=1)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    tier = records[0].tiers[0]
+    core = tier.core_use["1"]
+    quiet = replace(tier, core_use={"1": replace(core, busy_share=0.30, softirq_share=0.05)})
+    noisy = replace(tier, core_use={"1": replace(core, busy_share=0.95, softirq_share=0.05)})
+    shared = replace(noisy, role="be")
+    assert foreign_shares(replace(records[0], tiers=(quiet,)))["fe"] < 0.02
+    assert foreign_shares(replace(records[0], tiers=(noisy, shared))) == {}
+    made = make(header, [replace(one, tiers=(noisy,)) for one in records], [], "f")
+    assert any("other work" in warning and "1 of 1" in warning for warning in made.warnings)
+
+
+def test_settings_are_kept_apart_and_named() -> None:
+    plan = samples.plan("vanilla", payloads=(16384,), aligns=(True, False), n=1)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    made = make(header, records, [], "f")
+    shown = Page(made.html)
+    text = "".join(shown.text)
+    assert "unaligned" in text
+    names = [drawing.name for drawing in made.drawings]
+    assert len(names) == len(set(names)) == 12
+    assert "CPU per request, unaligned" in [drawing.title for drawing in made.drawings]
+
+
+def test_an_unreadable_histogram_costs_its_curve_only() -> None:
+    plan = samples.plan("vanilla", n=1)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    broken = [replace(one, load=replace(one.load, histogram="aGlzdA==")) for one in records if one.load]
+    made = make(header, broken, [], "f")
+    assert not any("cdf" in drawing.name for drawing in made.drawings)
+    assert any(drawing.name == "cpu" for drawing in made.drawings)
