@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from testbed.errors import TestbedError, UsageError
 
-COMMANDS = ("doctor", "deploy", "compare", "report", "status", "destroy")
+COMMANDS = ("doctor", "deploy", "run", "compare", "report", "status", "destroy")
 EXIT_INTERRUPTED = 130
 
 _EXAMPLES = """\
@@ -24,6 +24,7 @@ examples:
   odb-testbed doctor                what this machine can do
   odb-testbed deploy                make the hosts and start the servers
   odb-testbed compare vanilla odb   measure both and print the comparison
+  odb-testbed run smoke             measure the matrix of a spec, resumable
   odb-testbed report                make a page and figures of the newest run
   odb-testbed destroy               remove everything again
 

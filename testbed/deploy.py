@@ -296,6 +296,9 @@ def _inventory(state: State, private: Path, sockets: str) -> dict[str, Any]:
         "testbed_directory": spec.HOST_DIRECTORY,
         "testbed_payload_directory": spec.PAYLOAD_DIRECTORY,
         "testbed_nginx_configuration": spec.NGINX_CONFIGURATION,
+        "testbed_x_accel_configuration": spec.X_ACCEL_CONFIGURATION,
+        "testbed_haproxy_configuration": spec.HAPROXY_CONFIGURATION,
+        "testbed_origin": state.hosts["be"].address,
         "testbed_nginx_pid_file": spec.NGINX_PID_FILE,
         "testbed_nginx_user": _server_user(),
         "testbed_odb_configuration": spec.ODB_CONFIGURATION,
@@ -307,7 +310,12 @@ def _inventory(state: State, private: Path, sockets: str) -> dict[str, Any]:
         "testbed_names": [{"name": role, "address": state.hosts[role].address} for role in topology.roles],
         **{f"testbed_{key}": value for key, value in topology.as_json().items()},
     }
-    groups = {"clients": ["client"], "servers": list(chain), "origins": ["be"]}
+    groups = {
+        "clients": list(topology.client_roles),
+        "servers": list(chain),
+        "intermediaries": list(chain[1:-1]),
+        "origins": ["be"],
+    }
     return {
         "all": {
             "hosts": hosts,

@@ -1,16 +1,19 @@
 """Which measurements a run consists of, in which order, which are missing, and how long they will take.
 
 Within each repetition every cell is measured in every variant in an order drawn from the run's seed, so that
-a disturbance of the machine that lasts minutes does not fall on one variant alone.
+a disturbance of the machine that lasts minutes does not fall on one variant alone.  Cells of one topology stay
+together, since another one has to be deployed first.
 """
 
+import hashlib
 import random
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from testbed.errors import UsageError
 from testbed.record import Cell, Plan, Record, VariantUse, size_name
-from testbed.spec import Variant, parse_size, pick_variant
+from testbed.spec import Topology, Variant, parse_size, pick_variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,17 @@ class Step:
     @property
     def title(self) -> str:
         """What a progress bar calls it."""
-        return f"{size_name(self.cell.payload)} {self.variant.label} (repetition {self.repetition})"
+        cell = self.cell
+        more = [
+            None if cell.align else "unaligned",
+            f"{cell.tiers} tiers" if cell.tiers > 1 else None,
+            cell.buffer_size if cell.buffer_size != Topology().buffer_size else None,
+            "buffering" if cell.buffering else None,
+            None if cell.sendfile else "no sendfile",
+            cell.load,
+        ]
+        words = [size_name(cell.payload), *filter(None, more), self.variant.label]
+        return f"{' '.join(words)} (repetition {self.repetition})"
 
 
 def steps(plan: Plan) -> tuple[Step, ...]:
@@ -34,10 +47,20 @@ def steps(plan: Plan) -> tuple[Step, ...]:
     """
     ordered: list[Step] = []
     for repetition in range(1, plan.repetitions + 1):
-        block = [(cell, variant) for cell in plan.cells for variant in plan.variants]
-        random.Random(f"{plan.seed}/{repetition}").shuffle(block)
-        ordered += [Step(len(ordered) + at, repetition, *pair) for at, pair in enumerate(block)]
+        generator = random.Random(f"{plan.seed}/{repetition}")
+        groups = list(dict.fromkeys(map(topology_key, plan.cells)))
+        generator.shuffle(groups)
+        for group in groups:
+            cells = [cell for cell in plan.cells if topology_key(cell) == group]
+            block = [(cell, variant) for cell in cells for variant in plan.variants]
+            generator.shuffle(block)
+            ordered += [Step(len(ordered) + at, repetition, *pair) for at, pair in enumerate(block)]
     return tuple(ordered)
+
+
+def topology_key(cell: Cell) -> tuple[int, str, bool, bool]:
+    """What of a cell has to be deployed: tiers, buffer size, buffering, sendfile.  The rest is set at a start."""
+    return cell.tiers, cell.buffer_size, cell.buffering, cell.sendfile
 
 
 def missing(plan: Plan, records: Iterable[Record]) -> tuple[Step, ...]:
@@ -46,9 +69,11 @@ def missing(plan: Plan, records: Iterable[Record]) -> tuple[Step, ...]:
     return tuple(step for step in steps(plan) if (step.repetition, step.cell, step.variant.label) not in done)
 
 
-def remaining_seconds(durations: Sequence[float], steps_left: int) -> float | None:
-    """How long `steps_left` steps will take, from the durations of those done; None while none is done."""
-    return statistics.median(durations) * steps_left if durations else None
+def remaining_seconds(done: Sequence[tuple[float, float]], rest: Sequence[float]) -> float:
+    """How long the rest takes: its estimates, corrected by how (taken, estimated) came out for the steps done."""
+    expected = sum(estimated for _, estimated in done)
+    factor = sum(taken for taken, _ in done) / expected if expected > 0 else 1.0
+    return factor * sum(rest)
 
 
 def name_variants(names: Sequence[str], known: Mapping[str, Variant]) -> tuple[VariantUse, ...]:
@@ -58,8 +83,38 @@ def name_variants(names: Sequence[str], known: Mapping[str, Variant]) -> tuple[V
         variant = pick_variant(known, name)
         count = sum(other.name == name for other in chosen) + 1
         label = name if count == 1 else f"{name}#{count}"
-        chosen.append(VariantUse(label, name, variant.odb, variant.profile, dict(variant.options)))
+        chosen.append(use_variant(variant, label))
     return tuple(chosen)
+
+
+def use_variant(variant: Variant, label: str) -> VariantUse:
+    """The variant as a run uses it, with the digests of builds of its own.  UsageError names one that cannot be read."""
+    return VariantUse(
+        label,
+        variant.name,
+        variant.odb,
+        variant.profile,
+        dict(variant.options),
+        variant.library,
+        variant.nginx,
+        variant.configuration,
+        variant.intermediary,
+        {
+            kind: _digest(variant.name, kind, path)
+            for kind, path in (("library", variant.library), ("nginx", variant.nginx))
+            if path is not None
+        },
+    )
+
+
+def _digest(variant: str, kind: str, path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(
+            f"variant {variant!r}: {kind} {path} cannot be read ({error.strerror})",
+            "build it, or change its path in the variants file",
+        ) from None
 
 
 def parse_payloads(text: str) -> tuple[int, ...]:

@@ -45,8 +45,28 @@ def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Reco
 
     Servers, agents and load are stopped when this returns or raises, KeyboardInterrupt included.
     """
-    started_at = time.time()
-    record = Record(
+    record = failed(header, step, "")
+    try:
+        with ExitStack() as cleanup:
+            cleanup.callback(testbed.stop)
+            clear(testbed)
+            testbed.start(_variant(step))
+            proof = verify(testbed, step.variant)
+            record = replace(record, verification=proof)
+            record = _under_load(testbed, header, step, work, record, proof)
+    except TestbedError as error:
+        record = replace(record, failure=str(error), valid=False, metrics={})
+    except (ValueError, KeyError, TypeError) as error:
+        # What a host answered makes no sense: this cell is lost, not the run.
+        reason = f"an answer could not be understood ({type(error).__name__}: {error})"
+        record = replace(record, failure=reason, valid=False, metrics={})
+    return replace(record, ended_at=time.time())
+
+
+def failed(header: RunHeader, step: Step, reason: str) -> Record:
+    """The record of a step that nothing was measured in."""
+    now = time.time()
+    return Record(
         schema=SCHEMA,
         run=header.run,
         environment=header.environment.fingerprint,
@@ -55,9 +75,9 @@ def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Reco
         repetition=step.repetition,
         sequence=step.sequence,
         seed=header.plan.seed,
-        started_at=started_at,
-        ended_at=started_at,
-        failure=None,
+        started_at=now,
+        ended_at=now,
+        failure=reason,
         valid=False,
         remarks=(),
         verification=None,
@@ -65,17 +85,6 @@ def measure(testbed: Testbed, header: RunHeader, step: Step, work: Path) -> Reco
         tiers=(),
         metrics={},
     )
-    try:
-        with ExitStack() as cleanup:
-            cleanup.callback(testbed.stop)
-            clear(testbed)
-            testbed.start(_variant(step.variant))
-            proof = verify(testbed, step.variant)
-            record = replace(record, verification=proof)
-            record = _under_load(testbed, header, step, work, record, proof)
-    except TestbedError as error:
-        record = replace(record, failure=str(error), valid=False, metrics={})
-    return replace(record, ended_at=time.time())
 
 
 def clear(testbed: Testbed) -> None:
@@ -157,8 +166,23 @@ def grown(before: Counters, after: Counters) -> dict[str, dict[str, int]]:
     }
 
 
-def _variant(use: VariantUse) -> Variant:
-    return Variant(use.name, "", use.odb, use.profile, use.options)
+def _variant(step: Step) -> Variant:
+    """The variant as the servers are started in it: the cell's alignment is an option of the library."""
+    use = step.variant
+    options = dict(use.options)
+    if use.odb:
+        options.setdefault("align", "on" if step.cell.align else "off")
+    return Variant(
+        use.name,
+        "",
+        use.odb,
+        use.profile,
+        options,
+        use.library,
+        use.nginx,
+        use.configuration,
+        use.intermediary,
+    )
 
 
 def _under_load(
@@ -168,7 +192,7 @@ def _under_load(
 
     Every body of the load is compared with what the verification found right.
     """
-    plan = header.plan.load
+    plan = header.plan.load_of(step.cell)
     verified = next(body for body in proof.bodies if body.payload == step.cell.payload)
     target = LoadPlan(
         url=testbed.front_url(),
@@ -194,6 +218,7 @@ def _under_load(
     valid, remarks = metrics.remarks(result, tiers)
     return replace(
         record,
+        failure=None,
         valid=valid,
         remarks=remarks,
         load=result,

@@ -9,16 +9,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from testbed.matrix import Step, remaining_seconds
+from testbed.matrix import remaining_seconds
 
 
 class RunProgress:
     """A context that shows the steps of a run.  One thread."""
 
     def __init__(self) -> None:
-        self._total = 0
-        self._durations: list[float] = []
-        self._done = 0
+        self._estimates: list[float] = []
+        self._done: list[tuple[float, float]] = []
         self._began = time.monotonic()
         self._title = ""
         console = Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
@@ -55,32 +54,37 @@ class RunProgress:
         else:
             self._console.print(text)
 
-    def expect(self, total: int, durations: Sequence[float]) -> None:
-        """`total` steps will follow; `durations`, in seconds, of earlier ones make the first estimate."""
-        self._total = total
-        self._durations = list(durations)
-        self._bar.update(self._task, total=total, left=self._left())
+    def expect(self, estimates: Sequence[float]) -> None:
+        """Steps will follow that are estimated to take so many seconds each."""
+        self._estimates = list(estimates)
+        self._done = []
+        self._bar.update(self._task, total=len(self._estimates), completed=0, left=self._left())
 
-    def begin(self, step: Step) -> None:
+    def begin(self, title: str) -> None:
         """A step begins."""
         self._began = time.monotonic()
-        self._title = step.title
-        self._bar.update(self._task, description=step.title, left=self._left())
+        self._title = title
+        self._bar.update(self._task, description=title, left=self._left())
 
     def end(self, failure: str | None) -> None:
         """The step has ended, well or with a failure; failures are always printed."""
-        self._done += 1
-        self._durations.append(time.monotonic() - self._began)
+        taken = time.monotonic() - self._began
+        self._done.append((taken, self._estimates[len(self._done)]))
         self._bar.update(self._task, advance=1, left=self._left())
-        outcome = f"failed: {failure}" if failure else f"{self._durations[-1]:.1f} s"
+        outcome = f"failed: {failure}" if failure else f"{taken:.1f} s"
         if failure or not self._console.is_terminal:
             self._console.print(
-                f"[{self._done}/{self._total}] {self._title}: {outcome}; {self._left()}", soft_wrap=True
+                f"[{len(self._done)}/{len(self._estimates)}] {self._title}: {outcome}; {self._left()}",
+                soft_wrap=True,
             )
 
     def _left(self) -> str:
-        seconds = remaining_seconds(self._durations, self._total - self._done)
-        if seconds is None:
-            return "time left unknown"
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes}:{rest:02d} left"
+        seconds = remaining_seconds(self._done, self._estimates[len(self._done) :])
+        return f"{clock(seconds)} left"
+
+
+def clock(seconds: float) -> str:
+    """`4:05`, or `2:04:05` from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point of the matrix, without the variant: what is asked for and through which topology."""
+    """One point of the matrix, without the variant: what is asked for, how, and through which topology.
+
+    `load` names one of the plan's `loads`; None: the plan's only `load`.
+    """
 
     payload: int
     align: bool = True
@@ -35,6 +38,7 @@ class Cell:
     buffer_size: str = "16k"
     buffering: bool = False
     sendfile: bool = True
+    load: str | None = None
 
     @property
     def slug(self) -> str:
@@ -47,25 +51,39 @@ class Cell:
             self.buffer_size,
             "buffering" if self.buffering else None,
             None if self.sendfile else "nosendfile",
+            self.load,
         ]
         return "-".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
 class VariantUse:
-    """A variant as a run uses it.  `label` is unique in the run (`vanilla#2` when it is named twice)."""
+    """A variant as a run uses it.  `label` is unique in the run (`vanilla#2` when it is named twice).
+
+    `library` and `nginx` are builds of its own instead of the installed ones, `digests` their SHA-256 by these names;
+    `configuration` is how the servers refer to each other and `intermediary` the program on every IS.
+    """
 
     label: str
     name: str
     odb: bool
     profile: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    library: str | None = None
+    nginx: str | None = None
+    configuration: str = "proxy"
+    intermediary: str = "nginx"
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """The load of every cell of a run: `users` arrive `spawn_rate` per second and make `requests_per_user`
-    GETs each.
+    """The load of a cell: `users` arrive `spawn_rate` per second and make `requests_per_user` GETs each.
+
+    `model` is "ramp" (clients arrive one after the other), "closed" (all of them at once, each asks again when it was
+    answered) or "open" (`rate` requests per second in all, whatever the answers take; latency counts from the moment
+    at which a request was due).  `generator` is "locust", or "wrk", which runs for `seconds` instead of making a
+    number of requests.  `processes` is per client host, of which there are `hosts`.
     """
 
     users: int
@@ -73,12 +91,18 @@ class LoadPlan:
     requests_per_user: int
     warmup_users: int
     warmup_requests_per_user: int
+    model: str = "ramp"
+    rate: float | None = None
+    generator: str = "locust"
+    seconds: float | None = None
+    processes: int = 1
+    hosts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is to measure: every cell in every variant, `repetitions` times.  The first variant is the
-    baseline.
+    baseline.  `spec` names the matrix file that it comes from.
     """
 
     variants: tuple[VariantUse, ...]
@@ -86,6 +110,12 @@ class Plan:
     repetitions: int
     seed: int
     load: LoadPlan
+    loads: Mapping[str, LoadPlan] = field(default_factory=dict)
+    spec: str | None = None
+
+    def load_of(self, cell: Cell) -> LoadPlan:
+        """The load of one of its cells."""
+        return self.load if cell.load is None else self.loads[cell.load]
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,15 +352,25 @@ def _decode_optional(kind: Any, data: Any, where: str, path: str) -> Any:
 def _decode_dataclass(kind: Any, data: Any, where: str, path: str) -> Any:
     _expect(isinstance(data, dict), "an object", data, where, path)
     hints = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(kind)]
+    items = dataclasses.fields(kind)
+    names = [item.name for item in items]
     prefix = f"{path}." if path else ""
-    missing = [name for name in names if name not in data]
+    # A field with a default may have come later than the record.
+    missing = [
+        item.name
+        for item in items
+        if item.name not in data
+        and item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+    ]
     foreign = [name for name in data if name not in names]
     if missing:
         raise _broken(where, f"field {prefix}{missing[0]} is missing")
     if foreign:
         raise _broken(where, f"field {prefix}{foreign[0]} is not one of a record of schema {SCHEMA}")
-    return kind(**{name: _decode(hints[name], data[name], where, f"{prefix}{name}") for name in names})
+    return kind(
+        **{name: _decode(hints[name], data[name], where, f"{prefix}{name}") for name in names if name in data}
+    )
 
 
 def _expect(holds: bool, wanted: str, data: Any, where: str, path: str) -> None:

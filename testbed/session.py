@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import time
@@ -19,6 +20,8 @@ from testbed.state import StateStore
 
 LIBRARY = "libodb.so"
 SERVER = "nginx"
+"""The name of every tier's server process, whatever program it is."""
+HAPROXY = "haproxy"
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 15.0
 _MANIFEST = "/payload/manifest.json"
@@ -188,17 +191,51 @@ class Testbed:
     # ---- one server
 
     def _start_server(self, role: str, variant: Variant) -> None:
-        command = [SERVER, "-c", spec.NGINX_CONFIGURATION]
+        program, pid_file, command = self._server_command(role, variant)
         if variant.odb:
-            command = [*odb_command(self.host(role), variant), "--", *command]
+            library = self._installed(role, variant.library, LIBRARY)
+            command = [*odb_command(self.host(role), variant, library), "--", *command]
         remote = self._remote(role)
         try:
-            remote.start_daemon(SERVER, spec.NGINX_PID_FILE, command, timeout=_START_SECONDS)
+            remote.start_daemon(SERVER, pid_file, command, timeout=_START_SECONDS)
         except RemoteError as error:
             raise ServingError(
-                f"{SERVER} on {role} does not start in the variant {variant.name}", str(error)
+                f"{program} on {role} does not start in the variant {variant.name}", str(error)
             ) from error
         self._await_answer(role)
+
+    def _server_command(self, role: str, variant: Variant) -> tuple[str, str, list[str]]:
+        """The program of that tier, the file that it writes its process id to, and its command line."""
+        if role.startswith("is") and variant.intermediary == HAPROXY:
+            configuration, pid_file = spec.HAPROXY_CONFIGURATION, spec.HAPROXY_PID_FILE
+            return HAPROXY, pid_file, [HAPROXY, "-W", "-D", "-f", configuration, "-p", pid_file]
+        by_reference = variant.configuration == "x-accel"
+        configuration = spec.X_ACCEL_CONFIGURATION if by_reference else spec.NGINX_CONFIGURATION
+        program = self._installed(role, variant.nginx, SERVER) or SERVER
+        command = [program, "-c", configuration]
+        if variant.nginx is not None:
+            # A build of its own may have a prefix that the host does not have.
+            command += ["-p", spec.RUN_DIRECTORY, "-e", spec.NGINX_LOG]
+        return SERVER, spec.NGINX_PID_FILE, command
+
+    def _installed(self, role: str, build: str | None, name: str) -> str | None:
+        """Where a build of this machine lies on the host, under the name that it has to have; None for None."""
+        if build is None:
+            return None
+        local = Path(build)
+        try:
+            digest = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise ServingError(f"{build} cannot be read ({error.strerror})", "build it again") from error
+        directory = f"{spec.HOST_DIRECTORY}/builds/{digest}"
+        place = f"{directory}/{name}"
+        remote = self._remote(role)
+        if remote.run(["test", "-e", place], timeout=_ANSWER_SECONDS).exit_code != 0:
+            remote.run(["mkdir", "-p", directory], timeout=_ANSWER_SECONDS, check=True)
+            remote.put(local, f"{place}.new")
+            remote.run(["chmod", "0755", f"{place}.new"], timeout=_ANSWER_SECONDS, check=True)
+            remote.run(["mv", f"{place}.new", place], timeout=_ANSWER_SECONDS, check=True)
+        return place
 
     def _await_answer(self, role: str) -> None:
         """Wait until the tier hands out the manifest; through the chain behind it, which runs already."""
@@ -221,7 +258,7 @@ class Testbed:
 
     def _last_log_line(self, role: str) -> str | None:
         with contextlib.suppress(RemoteError):
-            done = self._remote(role).run(["tail", "-n", "1", "/var/log/odb-testbed/nginx.log"], timeout=10)
+            done = self._remote(role).run(["tail", "-n", "1", spec.NGINX_LOG], timeout=10)
             return done.stdout.strip() or None
         return None
 
@@ -230,9 +267,7 @@ class Testbed:
             status = self._remote(role).status(SERVER, LIBRARY)
             processes, mapped = set(status["processes"]), set(status["mapped"])
             if len(processes) < 2:
-                raise ServingError(
-                    f"{SERVER} on {role} has no worker", "see its log: /var/log/odb-testbed/nginx.log"
-                )
+                raise ServingError(f"{SERVER} on {role} has no worker", f"see its log: {spec.NGINX_LOG}")
             if variant.odb and mapped != processes:
                 left = sorted(processes - mapped)
                 raise ServingError(
@@ -245,9 +280,11 @@ class Testbed:
                 )
 
 
-def odb_command(host: Host, variant: Variant) -> list[str]:
-    """The `odb run` of a variant on a host, up to the "--" that the program follows."""
+def odb_command(host: Host, variant: Variant, library: str | None = None) -> list[str]:
+    """The `odb run` of a variant on a host, up to the "--" that the program follows; `library` is a path on the host."""
     command = [host.tool("odb"), "run", "--config", spec.ODB_CONFIGURATION]
+    if library is not None:
+        command += ["--library", library]
     if variant.profile is not None:
         command += ["--profile", variant.profile]
     for key, value in variant.options.items():

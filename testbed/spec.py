@@ -22,16 +22,35 @@ HOSTPROC = f"{HOST_DIRECTORY}/hostproc.py"
 AGENT = f"{HOST_DIRECTORY}/agent.py"
 LOCUSTFILE = f"{HOST_DIRECTORY}/loadgen/odb.py"
 NGINX_CONFIGURATION = "/etc/odb-testbed/nginx.conf"
-NGINX_PID_FILE = "/run/odb-testbed/nginx.pid"
+X_ACCEL_CONFIGURATION = "/etc/odb-testbed/x-accel.conf"
+HAPROXY_CONFIGURATION = "/etc/odb-testbed/haproxy.cfg"
+WRK = f"{HOST_DIRECTORY}/loadgen/wrk.py"
+RUN_DIRECTORY = "/run/odb-testbed"
+NGINX_PID_FILE = f"{RUN_DIRECTORY}/nginx.pid"
+HAPROXY_PID_FILE = f"{RUN_DIRECTORY}/haproxy.pid"
+NGINX_LOG = "/var/log/odb-testbed/nginx.log"
 ODB_CONFIGURATION = "/etc/odb/odb.toml"
 PAYLOAD_DIRECTORY = "/srv/odb-testbed"
 MAX_TIERS = 8
+MAX_GENERATORS = 4
+CONFIGURATIONS = ("proxy", "x-accel")
+INTERMEDIARIES = ("nginx", "haproxy")
 DEFAULT_PAYLOADS = (16384, 65536, 262144)
 VARIANTS_FILE = Path(__file__).with_name("variants.toml")
 
 _SIZE = re.compile(r"([1-9][0-9]*)([kKmM]?)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
+_VARIANT_KEYS = (
+    "description",
+    "odb",
+    "profile",
+    "options",
+    "library",
+    "nginx",
+    "configuration",
+    "intermediary",
+)
 _FACTOR = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
@@ -84,7 +103,8 @@ class Topology:
     """The chain client - FE - IS1 .. ISn - BE and how its servers are configured.
 
     `tiers` is the number of intermediaries; `buffer_size` is nginx's proxy_buffer_size; `payloads` are the sizes in bytes
-    that the BE serves, their content made from `seed`; `clients` bounds the connections that a server must be able to hold.
+    that the BE serves, their content made from `seed`; `clients` bounds the connections that a server must be able to hold;
+    `generators` is the number of client hosts (client, client2, ...).
     """
 
     tiers: int = 1
@@ -95,6 +115,7 @@ class Topology:
     payloads: tuple[int, ...] = DEFAULT_PAYLOADS
     seed: int = 1
     clients: int = 1000
+    generators: int = 1
 
     def __post_init__(self) -> None:
         _require(
@@ -122,6 +143,12 @@ class Topology:
         _require(
             type(self.clients) is int and 1 <= self.clients <= 100_000, "clients", self.clients, "1 to 100000"
         )
+        _require(
+            type(self.generators) is int and 1 <= self.generators <= MAX_GENERATORS,
+            "generators",
+            self.generators,
+            f"a number of client hosts from 1 to {MAX_GENERATORS}",
+        )
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -130,8 +157,13 @@ class Topology:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """All roles: the client and then the chain."""
-        return ("client", *self.chain)
+        """All roles: the client hosts and then the chain."""
+        return (*self.client_roles, *self.chain)
+
+    @property
+    def client_roles(self) -> tuple[str, ...]:
+        """The hosts that make the load: client, client2, ...; the first one directs the others."""
+        return ("client", *(f"client{number}" for number in range(2, self.generators + 1)))
 
     def as_json(self) -> dict[str, Any]:
         """Return the topology as plain JSON values; `from_json` reads them back."""
@@ -150,13 +182,21 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run the servers: without the library, or with a profile of it and some options set."""
+    """One way to run the servers: without the library, or with a profile of it and some options set.
+
+    `library` and `nginx` are paths, on this machine, of builds to use instead of the installed ones.  `configuration` "x-accel"
+    lets the BE answer with a reference that the FE fetches by itself; `intermediary` is the program on every IS.
+    """
 
     name: str
     description: str
     odb: bool
     profile: str | None = None
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    library: str | None = None
+    nginx: str | None = None
+    configuration: str = "proxy"
+    intermediary: str = "nginx"
 
 
 def parse_size(text: str, what: str = "size") -> int:
@@ -195,22 +235,42 @@ def _variant(source: Path, name: str, table: object) -> Variant:
         raise UsageError(f"{where} has a bad name", "use lower-case letters, digits and '-'")
     if not isinstance(table, dict):
         raise UsageError(f"{where} is not a table", f"write [{name}]")
-    unknown = sorted(set(table) - {"description", "odb", "profile", "options"})
+    unknown = sorted(set(table) - set(_VARIANT_KEYS))
     if unknown:
         raise UsageError(
-            f"{where} has the unknown key {unknown[0]!r}", "known keys are description, odb, profile, options"
+            f"{where} has the unknown key {unknown[0]!r}", f"known keys are {', '.join(_VARIANT_KEYS)}"
         )
-    description, odb, profile = table.get("description", ""), table.get("odb"), table.get("profile")
+    odb = table.get("odb")
     if not isinstance(odb, bool):
         raise UsageError(f"{where}: key 'odb' is {odb!r}", "write odb = true or odb = false")
-    if not isinstance(description, str) or not isinstance(profile, str | None):
-        raise UsageError(f"{where}: 'description' and 'profile' are texts", "put them in quotes")
-    options = _options(where, table.get("options", {}))
-    if not odb and (profile is not None or options):
+    for key in ("description", "profile", "library", "nginx"):
+        if not isinstance(table.get(key, ""), str):
+            raise UsageError(f"{where}: key {key!r} is {table[key]!r}", "write a text in quotes")
+    for key, known in (("configuration", CONFIGURATIONS), ("intermediary", INTERMEDIARIES)):
+        if table.get(key, known[0]) not in known:
+            raise UsageError(f"{where}: key {key!r} is {table[key]!r}", f"write one of {', '.join(known)}")
+    variant = Variant(
+        name,
+        table.get("description", ""),
+        odb,
+        table.get("profile"),
+        _options(where, table.get("options", {})),
+        _build(source, table.get("library")),
+        _build(source, table.get("nginx")),
+        table.get("configuration", "proxy"),
+        table.get("intermediary", "nginx"),
+    )
+    if not odb and (variant.profile is not None or variant.options or variant.library):
         raise UsageError(
-            f"{where} sets a profile or options without the library", "write odb = true or remove them"
+            f"{where} sets a profile, options or a library without the library",
+            "write odb = true or remove them",
         )
-    return Variant(name, description, odb, profile, options)
+    return variant
+
+
+def _build(source: Path, named: str | None) -> str | None:
+    """The path of a build, taken from where the variants file lies."""
+    return None if named is None else str((source.parent / named).absolute())
 
 
 def _options(where: str, table: object) -> Mapping[str, str]:

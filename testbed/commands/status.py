@@ -78,7 +78,7 @@ def _look(state: State, role: str) -> dict[str, Any]:
         with Remote(host) as remote:
             if remote.run(["test", "-e", host.python], timeout=10).exit_code != 0:
                 return _entry(role, host, "incomplete", f"{host.python} is missing on it")
-            if role == "client":
+            if role.startswith("client"):
                 remote.run(["true"], timeout=10, check=True)
                 return _entry(role, host, "up", None)
             server = remote.status(SERVER, LIBRARY)

@@ -19,8 +19,10 @@ def share(roles: Sequence[str], cores: Sequence[int]) -> tuple[dict[str, tuple[i
 
     Enough cores: every host has one of its own, and the client takes what remains, up to four, but leaves one to the
     rest of the machine. Too few: the client keeps the first one and the servers share the others in turn.
+    Further client hosts stand back behind the servers.
     """
-    servers = [role for role in roles if role != "client"]
+    servers = [role for role in roles if not role.startswith("client")]
+    servers += [role for role in roles if role.startswith("client") and role != "client"]
     if len(cores) >= len(roles):
         own: dict[str, tuple[int, ...]] = {role: (cores[1 + number],) for number, role in enumerate(servers)}
         spare = list(cores[1 + len(servers) :])
@@ -36,7 +38,7 @@ def share(roles: Sequence[str], cores: Sequence[int]) -> tuple[dict[str, tuple[i
     own["client"] = (cores[0],)
     return own, (
         f"{len(cores)} cores for {len(roles)} hosts: the client has core {cores[0]}, "
-        f"the servers share cores {','.join(map(str, shared))} in turn"
+        f"the others share cores {','.join(map(str, shared))} in turn"
     )
 
 

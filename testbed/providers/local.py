@@ -29,6 +29,7 @@ INTERFACE = "eth0"
 _BOOT_SECONDS = 20.0
 _OFFSETS = {"client": 10, "fe": 11, "be": 12}
 _FIRST_INTERMEDIARY = 20
+_SECOND_CLIENT = 5
 _OPEN_FILES = 65536
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -245,7 +246,7 @@ class LocalProvider:
         )
 
     def _describe(self, role: str, own: tuple[int, ...]) -> Host:
-        offset = _OFFSETS.get(role) or _FIRST_INTERMEDIARY + int(role.removeprefix("is"))
+        offset = _offset(role)
         return Host(
             name=role,
             roles=(role,),
@@ -375,6 +376,15 @@ def _require_free(addresses: IPv4Network) -> None:
     if users := network.users_of(addresses):
         remedy = "choose a free one with --network, such as 10.78.0.0/24"
         raise EnvironmentFault(f"the address range {addresses} is in use ({users[0]})", remedy)
+
+
+def _offset(role: str) -> int:
+    """The place of a role's address in the network."""
+    if role in _OFFSETS:
+        return _OFFSETS[role]
+    if role.startswith("client"):
+        return _SECOND_CLIENT - 2 + int(role.removeprefix("client"))
+    return _FIRST_INTERMEDIARY + int(role.removeprefix("is"))
 
 
 def _in_use(names: _Names, roles: tuple[str, ...]) -> bool:

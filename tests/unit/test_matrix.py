@@ -83,9 +83,9 @@ def test_a_failed_cell_is_kept_and_not_measured_again() -> None:
 
 
 def test_the_remaining_time_follows_the_cells_done() -> None:
-    assert remaining_seconds([], 4) is None
-    assert remaining_seconds([2.0, 3.0, 100.0], 4) == 12.0
-    assert remaining_seconds([2.0], 0) == 0.0
+    assert remaining_seconds([], [4.0, 6.0]) == 10.0
+    assert remaining_seconds([(3.0, 2.0), (6.0, 4.0)], [10.0]) == 15.0
+    assert remaining_seconds([(2.0, 1.0)], []) == 0.0
 
 
 def test_a_variant_named_twice_gets_two_labels() -> None:
