@@ -23,9 +23,9 @@ _NO_REQUEST = "no request succeeded"
 def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
     """The metrics of one cell, per successful request where they are per request.
 
-    `tiers` holds one entry per host; the client's is left out, `client.cpu_share` is what the generator says.
+    `tiers` holds one entry per host; the clients' are left out, `client.cpu_share` is what the generator says.
     """
-    tiers = [one for one in tiers if one.role != "client"]
+    tiers = [one for one in tiers if not one.role.startswith("client")]
     metrics: dict[str, Metric] = {}
     groups = _groups(tiers)
     for name, members in groups.items():
@@ -69,6 +69,8 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
         kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(load.error_kinds.items()))
         notes.append(f"{load.errors} of {load.requests} requests failed ({kinds})")
     for tier in tiers:
+        if tier.clock_offset_seconds:
+            notes.append(f"the clock of {tier.role} differs from the client's: its samples were shifted")
         broken = [name for name in _BROKEN if tier.odb.get(name)]
         if broken:
             notes.append(f"ODB on {tier.role} counted {' and '.join(broken)} under load")

@@ -184,7 +184,8 @@ class TierUse:
 
     `cores` are the ones its processes were pinned to.  CPU and memory are those of the tier's cgroup without the
     agent's; `memory_*` is everything charged, `working_*` leaves the page cache out.  `odb` holds the growth of the
-    tier's ODB counters, empty without ODB.
+    tier's ODB counters, empty without ODB.  `clock_offset_seconds` is how far its clock was ahead of the client's, by
+    which its samples were shifted.
     """
 
     role: str
@@ -203,6 +204,7 @@ class TierUse:
     agent_cpu_seconds: float
     odb: Mapping[str, int]
     reasons: Mapping[str, str]
+    clock_offset_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from testbed.clocks import offsets
 from testbed.collect.summary import TierMetrics, read_samples, summarise
 from testbed.record import CoreUse, TierUse
 from testbed.session import Testbed
@@ -29,10 +30,12 @@ class Watch:
     def __init__(self, testbed: Testbed, work: Path) -> None:
         self._testbed = testbed
         self._work = work
+        self._offsets: Mapping[str, float] = {}
         self._hosts = {role: testbed.host(role) for role in testbed.topology.roles}
 
     def __enter__(self) -> Self:
         try:
+            self._offsets = offsets(self._testbed)
             _everywhere(self._hosts, self._start)
         except BaseException:
             stop_agents(self._testbed)
@@ -49,13 +52,19 @@ class Watch:
     def summarise(
         self, start: float, end: float, odb_growth: Mapping[str, Mapping[str, int]]
     ) -> tuple[TierUse, ...]:
-        """What each host used from `start` to `end` (seconds since the epoch), the client first, then the chain."""
+        """What each host used from `start` to `end`, the clients first, then the chain.
+
+        The times are seconds since the epoch on the client's clock; hosts whose clocks differ are cut at their own time.
+        """
         return tuple(
-            _tier_use(
-                host, role, summarise(read_samples(self._file(role)), start, end), odb_growth.get(role, {})
-            )
-            for role, host in self._hosts.items()
+            self._tier_use(role, start, end, odb_growth.get(role, {}))
+            for role in self._testbed.topology.roles
         )
+
+    def _tier_use(self, role: str, start: float, end: float, odb: Mapping[str, int]) -> TierUse:
+        offset = self._offsets[role]
+        used = summarise(read_samples(self._file(role)), start + offset, end + offset)
+        return _tier_use(self._hosts[role], role, used, odb, offset)
 
     def _start(self, role: str) -> None:
         host = self._hosts[role]
@@ -80,7 +89,7 @@ def _everywhere(roles: Collection[str], action: Callable[[str], object]) -> None
             ended.result()
 
 
-def _tier_use(host: Host, role: str, used: TierMetrics, odb: Mapping[str, int]) -> TierUse:
+def _tier_use(host: Host, role: str, used: TierMetrics, odb: Mapping[str, int], offset: float) -> TierUse:
     return TierUse(
         role=role,
         cores=host.cores,
@@ -101,4 +110,5 @@ def _tier_use(host: Host, role: str, used: TierMetrics, odb: Mapping[str, int]) 
         agent_cpu_seconds=used.agent_cpu_seconds,
         odb=dict(odb),
         reasons=dict(used.reasons),
+        clock_offset_seconds=offset,
     )

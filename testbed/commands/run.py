@@ -13,7 +13,7 @@ from pathlib import Path
 from testbed import thresholds
 from testbed.campaign import Campaign, Interrupted
 from testbed.commands import outcome
-from testbed.errors import RecordError, UsageError
+from testbed.errors import UsageError
 from testbed.estimate import Estimator, earlier_records
 from testbed.matrix import missing, steps
 from testbed.output import print_table
@@ -167,10 +167,9 @@ def _begin(args: argparse.Namespace, spec: Spec | None) -> Run | Plan:
         stored = load_run(header.parent)
         if stored.header.plan == spec.plan:
             return stored
-    raise RecordError(
-        f"there is no run of this plan of {args.spec} under {args.results / 'runs'}",
-        "start it without --resume, or name the run: --resume RUN",
-    )
+    # It may have been killed before it had a directory.
+    print(f"there is no run of this plan of {args.spec} yet: it begins now", file=sys.stderr)
+    return spec.plan
 
 
 def _difference(stored: Plan, wanted: Plan) -> str:

@@ -3,77 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.runs import Run, find_run, load_run
+from testbed.runs import find_run, load_run
 from testbed.session import Testbed
 from testbed.spec import PAYLOAD_DIRECTORY
-from tests.testbed.machine import free_network, require_local_provider
+from tests.testbed.bench import Bench
 
-COMMAND = (sys.executable, "-m", "testbed.cli")
 TINY = ("--payload", "64K", "--repeat", "1", "--users", "8", "--requests", "10")
 REQUESTS = 80
 BODY = f"{PAYLOAD_DIRECTORY}/payload/65536.bin"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A deployment of its own and a directory for results."""
-
-    state: Path
-    results: Path
-    root: Path
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*COMMAND, "compare", *words, "--results", str(self.results)],
-            cwd=self.root,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def compare(self, *words: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*words) as process:
-            out, err = process.communicate(timeout=150)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "ODB_TESTBED_STATE": str(self.state),
-            "PYTHONPATH": str(self.root),
-            "NO_COLOR": "1",
-        }
-
-    def newest(self) -> Run:
-        return load_run(find_run(self.results, None))
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, root_directory: Path) -> Iterator[Bench]:
-    require_local_provider()
-    directory = tmp_path_factory.mktemp("compare")
-    made = Bench(directory / "state.json", directory / "results", root_directory)
-    try:
-        subprocess.run(
-            [*COMMAND, "deploy", "--network", free_network()],
-            cwd=made.root, env=made.environment(), check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
-        yield made
-    finally:
-        subprocess.run([*COMMAND, "destroy"], cwd=made.root, env=made.environment(), check=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +25,6 @@ def compared(bench: Bench) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def background_processes(bench: Bench) -> list[str]:
-    """The load and the agents that still run on the bench's hosts."""
-    with Testbed.open(bench.state) as testbed:
-        return [
-            f"{name} on {role}"
-            for role in testbed.topology.roles
-            for name in ("load", "agent")
-            if testbed.stop_process(role, name)
-        ]
 
 
 @pytest.mark.timeout(400)
@@ -167,7 +98,7 @@ def test_stored_records_print_the_same_again(bench: Bench, compared: dict[str, A
 
 @pytest.mark.timeout(400)
 def test_a_killed_run_is_completed_by_resume(bench: Bench) -> None:
-    with bench.start("vanilla", "vanilla", *TINY) as killed:
+    with bench.start("compare", "vanilla", "vanilla", *TINY) as killed:
         assert killed.stderr is not None
         for line in killed.stderr:
             if line.startswith("[1/2]"):
@@ -186,7 +117,7 @@ def test_a_killed_run_is_completed_by_resume(bench: Bench) -> None:
 
 @pytest.mark.timeout(400)
 def test_an_interrupted_run_ends_cleanly_and_keeps_its_records(bench: Bench) -> None:
-    with bench.start("vanilla", "vanilla", *TINY) as interrupted:
+    with bench.start("compare", "vanilla", "vanilla", *TINY) as interrupted:
         assert interrupted.stderr is not None
         for line in interrupted.stderr:
             if line.startswith("[1/2]"):
@@ -196,7 +127,7 @@ def test_an_interrupted_run_ends_cleanly_and_keeps_its_records(bench: Bench) -> 
         assert interrupted.wait(60) == 130
     assert f"compare --resume {bench.newest().directory}" in rest
     assert len(bench.newest().records) == 1
-    assert background_processes(bench) == []
+    assert bench.background_processes() == []
     with Testbed.open(bench.state) as testbed:
         assert testbed.serving is None
 

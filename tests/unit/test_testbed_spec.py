@@ -106,7 +106,7 @@ def test_options_of_a_variant_become_texts(tmp_path: Path) -> None:
         ("[x]\nodb = 1", "key 'odb'"),
         ("[x]\nodb = true\nprofil = 'a'", "unknown key 'profil'"),
         ("[x]\nodb = false\nprofile = 'classic'", "without the library"),
-        ("[x]\nodb = true\nprofile = 3", "texts"),
+        ("[x]\nodb = true\nprofile = 3", "a text in quotes"),
         ("[x]\nodb = true\noptions = { 'a b' = 1 }", "'a b'"),
         ("[x]\nodb = true\noptions = { a = [] }", "option 'a'"),
         ("[X]\nodb = true", "bad name"),
