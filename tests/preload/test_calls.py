@@ -30,8 +30,7 @@ PAIRS = (
 @pytest.mark.parametrize(("out", "call"), PAIRS)
 def test_body_arrives_whole_whatever_calls_move_it(preload: Preload, out: str, call: str) -> None:
     outcome = preload.compare("calls", out, call)
-    # Pieces that come out of a pipe are too small to be worth a descriptor.
-    assert outcome.active or out == "splice"
+    assert outcome.active
     assert outcome.counters["streams_framed"] == 2
     assert not outcome.trouble
 

@@ -1,5 +1,6 @@
 /* transfer.c: hooks of the calls that move data through sockets and pipes. */
 #include "core/handover.h"
+#include "core/splice.h"
 #include "core/transfer.h"
 
 #include "hooks/hook.h"
@@ -185,13 +186,11 @@ ODB_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
     return ODB_KEEPING_ERRNO(odb_sendfile(runtime, out, in, offset, size));
 }
 
-/* What the kernel answers for descriptors that cannot be spliced; callers fall back to reading and writing. */
 ODB_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t size, unsigned int flags) {
     struct odb_runtime *runtime = odb_enter();
     if (!runtime || (!odb_fdtable_has(&runtime->fds, in) && !odb_fdtable_has(&runtime->fds, out)))
         return odb_real.splice(in, in_offset, out, out_offset, size, flags);
-    errno = EINVAL;
-    return -1;
+    return ODB_KEEPING_ERRNO(odb_splice(runtime, in, in_offset, out, out_offset, size, flags));
 }
 
 ODB_EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t count, unsigned int flags) {
