@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
-def _open_folder() -> Path:
+def make_open_folder() -> Path:
     """A directory that every user may enter (pytest's own are private), because workers of nginx drop root."""
     folder = Path(tempfile.mkdtemp(prefix="odb-e2e-"))
     folder.chmod(0o755)
@@ -62,7 +62,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 @pytest.fixture(scope="session")
 def content(files: dict[str, bytes]) -> Iterator[Path]:
     """The directory that holds `files`; nobody changes it."""
-    folder = _open_folder()
+    folder = make_open_folder()
     yield write_files(folder, files)
     shutil.rmtree(folder)
 
@@ -70,7 +70,7 @@ def content(files: dict[str, bytes]) -> Iterator[Path]:
 @pytest.fixture
 def own_content(files: dict[str, bytes]) -> Iterator[Path]:
     """As `content`, for one test to change."""
-    folder = _open_folder()
+    folder = make_open_folder()
     yield write_files(folder, files)
     shutil.rmtree(folder)
 
@@ -78,7 +78,7 @@ def own_content(files: dict[str, bytes]) -> Iterator[Path]:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A directory for one test that every user may enter."""
-    folder = _open_folder()
+    folder = make_open_folder()
     yield folder
     shutil.rmtree(folder)
 
@@ -98,7 +98,7 @@ def make_chain(library: Path, content: Path) -> Iterator[MakeChain]:
         def make(
             settings: Settings = EVERYWHERE, *, content: Path = content, origin_port: int | None = None
         ) -> Chain:
-            folders.append(_open_folder())
+            folders.append(make_open_folder())
             chain = Chain(settings, folders[-1], library, content, origin_port=origin_port)
             return stack.enter_context(chain)
 

@@ -112,8 +112,8 @@ ssize_t odb_splice(struct odb_runtime *runtime, int in, const off64_t *in_offset
         errno = ENOMEM;
         return -1;
     }
-    ssize_t moved = inwards ? into_pipe(runtime, in, out, buffer, size, flags)
-                            : out_of_pipe(runtime, in, out, buffer, size, flags);
+    ssize_t moved =
+        inwards ? into_pipe(runtime, in, out, buffer, size, flags) : out_of_pipe(runtime, in, out, buffer, size, flags);
     odb_real.free(buffer);
     return moved;
 }
