@@ -33,6 +33,7 @@ __attribute__((unused)) static void begin(void) {
         REQUIRE(odb_real_load());
         odb_options_default(&options);
         options.store_max = 64 << 20;
+        options.strategy = ODB_STRATEGY_DYNAMIC; /* only fetches: pushes have tests of their own */
         stats = fixture_stats_begin(&counters);
         odb_store_init(&store, &options, stats);
         REQUIRE(odb_origin_start(&origin, &options, stats, &store, &driver));
