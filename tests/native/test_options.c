@@ -29,7 +29,7 @@ static void defaults_and_profiles_are_values_that_would_be_accepted(void) {
     {                                                                                                                  \
         char text[] = pairs;                                                                                           \
         for (char *at = text; (at = strchr(at, ' ')) != NULL;) *at = '\n';                                             \
-        CHECK(odb_options_parse(&options, text));                                                                      \
+        CHECK_EQ(odb_options_parse(&options, text), 0);                                                                     \
     }
 #include "options.def"
 #undef ODB_ENUM
@@ -138,7 +138,7 @@ static bool parse(const char *text) {
     REQUIRE(strlen(text) < sizeof copy);
     strcpy(copy, text);
     odb_options_default(&options);
-    return odb_options_parse(&options, copy);
+    return odb_options_parse(&options, copy) == 0;
 }
 
 static void files_have_lines_comments_and_blanks(void) {

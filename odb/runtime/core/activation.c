@@ -1,9 +1,11 @@
 /* activation.c: asks rules, registry and discovery, in this order. */
 #include "core/activation.h"
 
+#include "core/registry.h"
 #include "os/real.h"
 
 #include <netinet/in.h>
+#include <string.h>
 
 static bool is_standalone(const struct odb_runtime *runtime) {
     return runtime->options.mode == ODB_MODE_STANDALONE;
@@ -94,11 +96,19 @@ bool odb_activation_may_open(const struct odb_runtime *runtime) {
     return is_standalone(runtime) || (runtime->options.mode == ODB_MODE_PORTS && runtime->options.connect.count > 0);
 }
 
-bool odb_activation_opens(struct odb_runtime *runtime, const uint8_t address[16], uint16_t port) {
-    if (odb_rules_match(&runtime->options.connect, address, port)) {
-        return true;
-    }
-    return discovers(runtime) && port != 0 && odb_rules_match(&runtime->options.discovery_networks, address, port) &&
+bool odb_activation_may_ask(const struct odb_runtime *runtime, const uint8_t address[16], uint16_t port) {
+    return discovers(runtime) && port != 0 && odb_rules_match(&runtime->options.discovery_networks, address, port);
+}
+
+static bool is_loopback(const uint8_t address[16]) {
+    static const uint8_t v4[13] = {[10] = 0xff, 0xff, 127}, v6[16] = {[15] = 1};
+    return memcmp(address, v4, sizeof v4) == 0 || memcmp(address, v6, sizeof v6) == 0;
+}
+
+/* Processes with another stats_dir have another registry: they are asked. */
+bool odb_activation_asks(struct odb_runtime *runtime, const uint8_t address[16], uint16_t port) {
+    const char *directory = runtime->options.stats_dir;
+    return (is_loopback(address) && odb_registry_speaks(directory, address, port)) ||
            odb_asker_knows(&runtime->asker, address, port);
 }
 

@@ -21,11 +21,15 @@ void odb_activation_listens(struct odb_runtime *runtime, int fd);
 /* `fd` has come under an epoll set's watch: a child of fork that waits for connections serves questions as well. */
 void odb_activation_watched(struct odb_runtime *runtime, int fd);
 
-/* Can odb_activation_opens() say yes at all? */
+/* Can any connection open framed at all? */
 bool odb_activation_may_open(const struct odb_runtime *runtime);
 
-/* Is whoever listens at `address`:`port` known to speak ODB, so that a TCP connection opens with a HELLO? */
-bool odb_activation_opens(struct odb_runtime *runtime, const uint8_t address[16], uint16_t port);
+/* Might odb_activation_asks() say yes? Cheap. */
+bool odb_activation_may_ask(const struct odb_runtime *runtime, const uint8_t address[16], uint16_t port);
+
+/* Is whoever listens at `address`:`port` known to speak ODB, though no rule says so? For servers on the loopback
+ * interface the registry knows; others are asked, and until they have answered they are not known to. Waits for nobody. */
+bool odb_activation_asks(struct odb_runtime *runtime, const uint8_t address[16], uint16_t port);
 
 /* A connection there has failed. */
 void odb_activation_failed(struct odb_runtime *runtime, const uint8_t address[16], uint16_t port);

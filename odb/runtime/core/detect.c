@@ -163,7 +163,9 @@ static void decide(struct odb_runtime *runtime, struct odb_stream *stream, int f
         odb_wire_decoder_init(&stream->in.decoder, true);
     }
     atomic_store(&stream->in.mode, framed ? ODB_IN_FRAMED : ODB_IN_CLASSIC);
-    int low_water = framed ? 0 : atomic_load(&stream->low_water); /* of classic bytes the kernel keeps count */
+    bool taken = stream->in.begin < stream->in.end;
+    /* Of classic bytes the kernel keeps count, unless some have left it. */
+    int low_water = framed || taken ? 0 : atomic_load(&stream->low_water);
     if (stream->undecided.marked || low_water > 0) {
         set_mark(fd, low_water > 0 ? low_water : 1);
     }
@@ -195,7 +197,21 @@ static bool stays_undecided(struct odb_runtime *runtime, struct odb_stream *stre
     return true;
 }
 
-bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+/* The first bytes have been taken already. */
+static void detect_taken(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    struct odb_inbox *in = &stream->in;
+    size_t have = in->end - in->begin;
+    bool may_be = have > 0 && odb_wire_hello_prefix(in->buffer + in->begin, have);
+    if ((may_be && have < DECIDED && !in->ended) || (have == 0 && !in->ended)) {
+        return;
+    }
+    bool framed = may_be && have >= DECIDED;
+    decide(runtime, stream, fd, framed);
+    in->real = framed ? 0 : have;
+}
+
+/* A look at them, in the kernel. */
+static bool detect_peeking(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     uint8_t first[DECIDED];
     ssize_t got;
@@ -219,7 +235,18 @@ bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd) 
     return true;
 }
 
+bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (runtime->options.mode == ODB_MODE_STANDALONE) {
+        return stream->in.ended || detect_peeking(runtime, stream, fd);
+    }
+    detect_taken(runtime, stream, fd);
+    return true;
+}
+
 bool odb_detect_wait(struct odb_stream *stream, int fd) {
+    if (atomic_load(&stream->in.mode) != ODB_IN_DETECT) {
+        return false;
+    }
     odb_lock_take(&stream->in.lock);
     uint64_t until = atomic_load(&stream->in.mode) == ODB_IN_DETECT ? stream->undecided.until_ms : 0;
     odb_lock_drop(&stream->in.lock);

@@ -1,6 +1,7 @@
-/* registry.c: entries of listening sockets, and what /proc says about the sockets themselves. */
+/* registry.c: entries of listening sockets. */
 #include "core/registry.h"
 
+#include "core/listening.h"
 #include "core/rules.h"
 #include "os/fds.h"
 #include "os/real.h"
@@ -15,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TRIES = 64, LISTEN_STATE = 10, ROW = 512 };
+enum { TRIES = 64 };
 
 struct entry_path {
     char text[PATH_MAX + 128];
@@ -136,43 +137,7 @@ void odb_registry_prune(const char *stats_dir) {
     }
 }
 
-/* A row of /proc/net/tcp or tcp6 that listens. */
-struct listening {
-    uint8_t address[16];
-    uint16_t port;
-    unsigned uid;
-    unsigned long long inode;
-};
-
 static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-/* The kernel prints addresses as 32-bit words in its own byte order. */
-static bool parse_address(const char *hex, uint8_t out[16]) {
-    size_t words = strlen(hex) / 8;
-    memcpy(out, mapped, sizeof mapped);
-    uint8_t *at = words == 1 ? out + sizeof mapped : out;
-    for (size_t i = 0; i < words; i++, at += 4) {
-        unsigned word;
-        char digits[9];
-        memcpy(digits, hex + 8 * i, 8);
-        digits[8] = '\0';
-        if (sscanf(digits, "%x", &word) != 1) {
-            return false;
-        }
-        memcpy(at, &word, 4);
-    }
-    return words == 1 || words == 4;
-}
-
-/* False for a row that does not listen. */
-static bool parse_row(const char *row, struct listening *out) {
-    char hex[33];
-    unsigned port, state;
-    int got = sscanf(row, " %*u: %32[0-9A-F]:%x %*[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %u %*u %llu", hex, &port, &state,
-                     &out->uid, &out->inode);
-    out->port = (uint16_t)port;
-    return got == 5 && state == LISTEN_STATE && parse_address(hex, out->address);
-}
 
 static bool is_zero(const uint8_t *bytes, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -185,7 +150,7 @@ static bool is_zero(const uint8_t *bytes, size_t count) {
 
 /* Might the socket accept connections to `address`? The unspecified IPv6 address stands for both families: whether it
  * does for this socket is not to be seen. */
-static bool covers(const struct listening *socket, const uint8_t address[16]) {
+static bool covers(const struct odb_listening *socket, const uint8_t address[16]) {
     bool v4 = memcmp(address, mapped, sizeof mapped) == 0, of_v4 = memcmp(socket->address, mapped, sizeof mapped) == 0;
     if (is_zero(socket->address, 16)) {
         return true;
@@ -196,7 +161,7 @@ static bool covers(const struct listening *socket, const uint8_t address[16]) {
     return memcmp(socket->address, address, 16) == 0;
 }
 
-static bool has_entry(const char *stats_dir, const struct listening *socket) {
+static bool has_entry(const char *stats_dir, const struct odb_listening *socket) {
     struct entry_path path;
     struct stat status;
     path_of(&path, stats_dir, socket->port, socket->inode);
@@ -214,32 +179,41 @@ static bool has_entry(const char *stats_dir, const struct listening *socket) {
 }
 
 /* What the sockets seen so far say together. */
-struct verdict {
+struct judgement {
+    const char *stats_dir;
+    const uint8_t *address;
     bool some; /* one with an entry */
     bool none; /* one without */
 };
 
-/* Listening sockets stand in front of all others, so that the rest of a long table is never read. */
-static void judge(const char *table, const char *stats_dir, const uint8_t address[16], uint16_t port,
-                  struct verdict *verdict) {
-    char row[ROW];
-    struct listening socket;
-    FILE *file = fopen(table, "re");
-    if (file == NULL) {
-        return;
+/* Cheap: most ports have none, and then nobody has to look for sockets. */
+static bool any_entry(const char *stats_dir, uint16_t port) {
+    struct entry_path path;
+    struct dirent *found;
+    char prefix[64];
+    bool any = false;
+    int length = snprintf(prefix, sizeof prefix, "%llu.%u.", own_namespace(), port);
+    snprintf(path.text, sizeof path.text, "%s/listen", stats_dir);
+    DIR *directory = opendir(path.text);
+    while (directory != NULL && !any && (found = readdir(directory)) != NULL) {
+        any = strncmp(found->d_name, prefix, (size_t)length) == 0;
     }
-    bool more = fgets(row, sizeof row, file) != NULL; /* the heading */
-    while (more && !verdict->none && fgets(row, sizeof row, file) != NULL && parse_row(row, &socket)) {
-        if (socket.port == port && covers(&socket, address)) {
-            *(has_entry(stats_dir, &socket) ? &verdict->some : &verdict->none) = true;
-        }
+    if (directory != NULL) {
+        closedir(directory);
     }
-    odb_real.fclose(file);
+    return any;
+}
+
+static bool judge(void *context, const struct odb_listening *socket) {
+    struct judgement *judgement = context;
+    if (covers(socket, judgement->address)) {
+        *(has_entry(judgement->stats_dir, socket) ? &judgement->some : &judgement->none) = true;
+    }
+    return !judgement->none;
 }
 
 bool odb_registry_speaks(const char *stats_dir, const uint8_t address[16], uint16_t port) {
-    struct verdict verdict = {false, false};
-    judge("/proc/self/net/tcp", stats_dir, address, port, &verdict);
-    judge("/proc/self/net/tcp6", stats_dir, address, port, &verdict);
-    return verdict.some && !verdict.none;
+    struct judgement judgement = {stats_dir, address, false, false};
+    return any_entry(stats_dir, port) && odb_listening_each(port, judge, &judgement) && judgement.some &&
+           !judgement.none;
 }

@@ -56,16 +56,18 @@ static bool is_unconnected(int fd) {
 }
 
 static bool opens_framed(struct odb_runtime *runtime, int fd, const uint8_t peer[16], uint16_t port) {
-    return odb_activation_may_open(runtime) && !odb_fdtable_has(&runtime->fds, fd) && is_stream_socket(fd) &&
-           is_unconnected(fd) && odb_activation_opens(runtime, peer, port) && !odb_sockopt_wants_classic(runtime, fd);
+    bool ruled = odb_rules_match(&runtime->options.connect, peer, port);
+    return (ruled || odb_activation_may_ask(runtime, peer, port)) && !odb_fdtable_has(&runtime->fds, fd) &&
+           is_stream_socket(fd) && (ruled || (is_unconnected(fd) && odb_activation_asks(runtime, peer, port))) &&
+           !odb_sockopt_wants_classic(runtime, fd);
 }
 
 int odb_connect(struct odb_runtime *runtime, int fd, const struct sockaddr *address, socklen_t length) {
     uint8_t peer[16];
     uint16_t port;
     int saved = errno;
-    bool inet = address && length >= sizeof(sa_family_t) && odb_address_from(address, peer, &port);
-    bool framed = inet && opens_framed(runtime, fd, peer, port);
+    bool framed = odb_activation_may_open(runtime) && address && length >= sizeof(sa_family_t) &&
+                  odb_address_from(address, peer, &port) && opens_framed(runtime, fd, peer, port);
     errno = saved;
     int result = odb_real.connect(fd, address, length);
     bool failed = result < 0 && errno != EINPROGRESS && errno != EINTR;
