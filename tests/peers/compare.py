@@ -135,7 +135,9 @@ class Comparison:
 
 def differences(plain: Run, framed: Run) -> dict[str, tuple[str, str]]:
     names = sorted({*plain.outcomes, *framed.outcomes})
-    pairs = {name: (plain.outcomes.get(name, "absent"), framed.outcomes.get(name, "absent")) for name in names}
+    pairs = {
+        name: (plain.outcomes.get(name, "absent"), framed.outcomes.get(name, "absent")) for name in names
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

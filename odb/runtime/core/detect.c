@@ -163,9 +163,7 @@ static void decide(struct odb_runtime *runtime, struct odb_stream *stream, int f
         odb_wire_decoder_init(&stream->in.decoder, true);
     }
     atomic_store(&stream->in.mode, framed ? ODB_IN_FRAMED : ODB_IN_CLASSIC);
-    bool taken = stream->in.begin < stream->in.end;
-    /* Of classic bytes the kernel keeps count, unless some have left it. */
-    int low_water = framed || taken ? 0 : atomic_load(&stream->low_water);
+    int low_water = framed ? 0 : atomic_load(&stream->low_water); /* of classic bytes the kernel keeps count */
     if (stream->undecided.marked || low_water > 0) {
         set_mark(fd, low_water > 0 ? low_water : 1);
     }
@@ -197,21 +195,7 @@ static bool stays_undecided(struct odb_runtime *runtime, struct odb_stream *stre
     return true;
 }
 
-/* The first bytes have been taken already. */
-static void detect_taken(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    struct odb_inbox *in = &stream->in;
-    size_t have = in->end - in->begin;
-    bool may_be = have > 0 && odb_wire_hello_prefix(in->buffer + in->begin, have);
-    if ((may_be && have < DECIDED && !in->ended) || (have == 0 && !in->ended)) {
-        return;
-    }
-    bool framed = may_be && have >= DECIDED;
-    decide(runtime, stream, fd, framed);
-    in->real = framed ? 0 : have;
-}
-
-/* A look at them, in the kernel. */
-static bool detect_peeking(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     uint8_t first[DECIDED];
     ssize_t got;
@@ -232,14 +216,6 @@ static bool detect_peeking(struct odb_runtime *runtime, struct odb_stream *strea
         return false;
     }
     decide(runtime, stream, fd, may_be && got == DECIDED);
-    return true;
-}
-
-bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    if (runtime->options.mode == ODB_MODE_STANDALONE) {
-        return stream->in.ended || detect_peeking(runtime, stream, fd);
-    }
-    detect_taken(runtime, stream, fd);
     return true;
 }
 

@@ -1,10 +1,9 @@
 /* detect.h: does a direction begin with a HELLO?
  *
- * In mode `ports` that is read off the bytes which the inbox has received anyway: it costs no call of its own, and the
- * operator has said that peers on this connection may speak ODB.
+ * Decided by looking at the first bytes without taking them (MSG_PEEK), one call per direction of a connection: one that
+ * turns out classic has lost nothing and can be used by calls, programs and processes that know nothing of ODB.
  *
- * In mode `standalone` it is decided by looking at the first bytes without taking them (MSG_PEEK): a connection that
- * turns out classic has lost nothing and can be used by calls, programs and processes that know nothing of ODB. Fewer than 16 bytes that might become a HELLO leave the direction undecided, for detect_ms at most. Meanwhile the
+ * Fewer than 16 bytes that might become a HELLO leave the direction undecided, for detect_ms at most. Meanwhile the
  * kernel keeps quiet about them (SO_RCVLOWAT), so that no wait returns in vain; more bytes, the end of the stream, or
  * the helper thread that lowers the mark again when the time is over, make the kernel itself wake whoever waits, in
  * whatever way.
@@ -35,8 +34,8 @@ void odb_undecided_init(struct odb_undecided *undecided, struct odb_driver *driv
 /* The child starts with none; what it inherits is looked at anew. */
 void odb_undecided_after_fork_child(struct odb_undecided *undecided);
 
-/* Under the inbox's lock, in mode `detect`. True: go on, the direction is decided, or more has to be received, or there
- * is an error or the end to tell of; false: nothing can be said now. */
+/* Under the inbox's lock, in mode `detect`. True: the direction is decided, or there is an error or the end to tell of;
+ * false: nothing can be said now. */
 bool odb_detect(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
 /* Waits, if the direction is undecided, until that may have changed, and says whether it did. Without locks. */

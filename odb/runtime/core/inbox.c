@@ -149,7 +149,7 @@ static bool fill(struct odb_inbox *in, int fd) {
 bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     for (;;) {
-        if (atomic_load(&in->mode) == ODB_IN_DETECT && !odb_detect(runtime, stream, fd)) return false;
+        if (atomic_load(&in->mode) == ODB_IN_DETECT && !in->ended && !odb_detect(runtime, stream, fd)) return false;
         parse(runtime, stream, fd);
         if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;

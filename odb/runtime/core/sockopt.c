@@ -18,20 +18,13 @@ static int set_int(int fd, int level, int option, int value) {
     return odb_real.setsockopt(fd, level, option, &value, sizeof value);
 }
 
-/* Does the kernel itself hold all bytes that can be read, and no frames? */
-static bool is_classic(struct odb_stream *stream) {
-    if (!odb_lock_try(&stream->in.lock)) return false;
-    bool is = atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && stream->in.begin == stream->in.end;
-    odb_lock_drop(&stream->in.lock);
-    return is;
-}
-
 /* What the kernel makes of the value is read back: it has bounds of its own. It minds the mark itself where bytes are classic. */
 static int set_low_water(struct odb_stream *stream, int fd, const void *value, socklen_t length) {
     if (odb_real.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, value, length) != 0) return -1;
     int mark = get_int(fd, SOL_SOCKET, SO_RCVLOWAT);
     atomic_store(&stream->low_water, mark > 1 ? mark : 0);
-    return mark > 1 && !is_classic(stream) ? set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) : 0;
+    bool counts_itself = atomic_load(&stream->in.mode) == ODB_IN_CLASSIC;
+    return mark > 1 && !counts_itself ? set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) : 0;
 }
 
 /* The errno with which a kernel refuses an option that it does not have; 0 for all others. */
