@@ -29,7 +29,7 @@ static void defaults_and_profiles_are_values_that_would_be_accepted(void) {
     {                                                                                                                  \
         char text[] = pairs;                                                                                           \
         for (char *at = text; (at = strchr(at, ' ')) != NULL;) *at = '\n';                                             \
-        CHECK_EQ(odb_options_parse(&options, text), 0);                                                                     \
+        CHECK_EQ(odb_options_parse(&options, text), 0);                                                                \
     }
 #include "options.def"
 #undef ODB_ENUM
