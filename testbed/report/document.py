@@ -102,8 +102,8 @@ def _sections(material: _Material) -> Iterator[Section]:
         "cpu",
         "CPU per request",
         quantities.CPU,
-        "CPU time of each tier's processes (its cgroup, the measuring agent left out), divided by successful requests. "
-        "Points are medians over repetitions, bars their 95 % bootstrap intervals.",
+        "CPU time of each tier's processes (its cgroup, the measuring agent left out), divided by successful requests; "
+        "IS is the sum of all intermediaries. Points are medians over repetitions, bars their 95 % bootstrap intervals.",
     )
     yield _of_quantities(
         material,
@@ -165,7 +165,8 @@ def _of_quantities(
     for setting in material.settings:
         drawing = figures.by_payload(material.comparison, setting, name, title, shown)
         if drawing is not None:
-            table = tables.by_payload(material.comparison, setting, shown, drawing.title)
+            columns = quantities.of_each_intermediary(shown, setting.cells[0].tiers)
+            table = tables.by_payload(material.comparison, setting, columns, drawing.title)
             blocks.append(Block(heading=setting.name, drawing=drawing, tables=(table,)))
     return Section(name, title, intro, tuple(blocks))
 

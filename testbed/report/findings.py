@@ -1,7 +1,7 @@
 """Holds the original's statements against records: for each the comparisons, and one verdict.
 
-The verdict of a statement is "otherwise" if a comparison came out otherwise, "better" if more than half of them came out
-better, else "same"; "not measured" if the records hold nothing to compare. Latencies of measurements that are marked
+The verdict of a statement is "otherwise" if a comparison came out otherwise, "better" if more than half of them and all of
+the largest payload came out better, else "same"; "not measured" if the records hold nothing to compare. Latencies of measurements that are marked
 unusable are left out.
 """
 
@@ -160,9 +160,15 @@ def _finding(
     verdict: Verdict = "same"
     if counts["otherwise"]:
         verdict = "otherwise"
-    elif 2 * counts["better"] > len(evidence):
+    elif 2 * counts["better"] > len(evidence) and _better_where_it_costs_most(evidence):
         verdict = "better"
     return Finding(statement, verdict, evidence, all(item.contrast.proven for item in evidence), None)
+
+
+def _better_where_it_costs_most(evidence: Sequence[Evidence]) -> bool:
+    """Whether the original's cost is gone for the largest payload too, where it was the highest."""
+    largest = max(item.subject[1].payload for item in evidence)
+    return all(item.outcome == "better" for item in evidence if item.subject[1].payload == largest)
 
 
 def _why_not(statement: Statement, plan: Plan, records: Sequence[Record]) -> str:

@@ -1,5 +1,7 @@
 """What the metrics of a comparison are called in a report, in which unit they are shown, and which way is better."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,17 +26,15 @@ class Quantity:
 
 
 def number(value: float) -> str:
-    """Three significant digits, thousands grouped: 0, 0.0123, 9.45, 94.1, 1,234."""
+    """Three significant digits, thousands grouped: 0, 0.0123, 0.920, 9.45, 94.1, 1,234."""
     size = abs(value)
     if size == 0:
         return "0"
-    if size >= 99.95:
-        return f"{value:,.0f}"
-    if size >= 9.995:
-        return f"{value:.1f}"
-    if size >= 0.9995:
-        return f"{value:.2f}"
-    return f"{value:.3g}" if size >= 0.001 else f"{value:.1e}"
+    if size < 0.001:
+        return f"{value:.1e}"
+    # The rounded value decides: 0.9996 is 1.00.
+    decimals = 2 - math.floor(math.log10(float(f"{size:.2e}")))
+    return f"{value:,.{max(0, decimals)}f}"
 
 
 def ratio_text(value: float) -> str:
@@ -61,6 +61,16 @@ THROUGHPUT = Quantity("throughput_rps", "throughput", "requests per second", 1.0
 GENERATOR = Quantity("client.cpu_share", "load generator", "% of a core", 100.0)
 
 ALL = (*CPU, *BYTES, *MEMORY, *LATENCY, THROUGHPUT, GENERATOR)
+
+
+def of_each_intermediary(shown: Sequence[Quantity], tiers: int) -> tuple[Quantity, ...]:
+    """The quantities with those of every single intermediary behind the sum over them, where there are several."""
+    made: list[Quantity] = []
+    for item in shown:
+        made.append(item)
+        if tiers > 1 and item.name.startswith("is."):
+            made += [quantity(item.name.replace("is.", f"is{at}.", 1)) for at in range(1, tiers + 1)]
+    return tuple(made)
 
 
 def quantity(name: str) -> Quantity:

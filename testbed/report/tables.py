@@ -192,7 +192,7 @@ def foreign_shares(record: Record) -> dict[str, float]:
     found = {}
     for tier in record.tiers:
         shared = any(set(tier.cores) & set(other.cores) for other in record.tiers if other is not tier)
-        if shared or tier.role == "client" or tier.cpu_seconds is None or tier.seconds <= 0:
+        if shared or tier.role.startswith("client") or tier.cpu_seconds is None or tier.seconds <= 0:
             continue
         busy = sum(use.busy_share - use.softirq_share for use in tier.core_use.values())
         own = (tier.cpu_seconds + tier.agent_cpu_seconds) / tier.seconds

@@ -93,8 +93,8 @@ def _areas(panel: Axes, one: CoreTimeline, colour: str) -> None:
 
 def _place(role: str) -> tuple[int, str]:
     """The order of the chain: client, front end, intermediaries, back end."""
-    order = {"client": 0, "fe": 1, "be": 3}
-    return order.get(role, 2), role
+    order = {"fe": 1, "be": 3}
+    return 0 if role.startswith("client") else order.get(role, 2), role
 
 
 def _alt(title: str, timelines: Sequence[CoreTimeline]) -> str:

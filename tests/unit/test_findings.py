@@ -108,6 +108,17 @@ def test_a_difference_between_conditions_is_otherwise_whatever_its_direction() -
         assert judged(records, plan)["vanilla-align"].verdict == "otherwise"
 
 
+def test_a_cost_that_stays_for_the_largest_payload_is_not_called_better() -> None:
+    def ours(label: str, cell: Cell, metric: str) -> float:
+        return 3.0 if label == "odb" and cell.payload == 262144 else 1.0
+
+    plan = samples.plan("vanilla", "odb", payloads=(16384, 65536, 262144))
+    _, records = samples.run(plan, ours)
+    found = judged(records, plan)["ends-cpu"]
+    assert [item.outcome for item in found.evidence].count("better") == 4
+    assert found.verdict == "same"
+
+
 def test_what_a_run_does_not_hold_is_not_measured_and_says_why() -> None:
     plan = samples.plan("vanilla", "odb", payloads=(16384,))
     _, records = samples.run(plan, as_the_original)

@@ -10,6 +10,7 @@ import pytest
 from testbed.record import Metric
 from testbed.report.document import Report, make
 from testbed.report.palette import VARIABLES
+from testbed.report.quantities import number
 from testbed.report.tables import foreign_shares
 from testbed.report.timeline import CoreTimeline
 from tests.unit import report_samples as samples
@@ -190,3 +191,36 @@ def test_an_unreadable_histogram_costs_its_curve_only() -> None:
     made = make(header, broken, [], "f")
     assert not any("cdf" in drawing.name for drawing in made.drawings)
     assert any(drawing.name == "cpu" for drawing in made.drawings)
+
+
+def test_every_intermediary_of_a_chain_has_a_column() -> None:
+    plan = samples.plan("vanilla", payloads=(16384,), n=1)
+    plan = replace(plan, cells=tuple(replace(cell, tiers=2) for cell in plan.cells))
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    records = [
+        replace(
+            one,
+            metrics={**one.metrics, "is1.cpu_us": Metric(12.5, "us"), "is2.cpu_us": Metric(0.99961, "us")},
+        )
+        for one in records
+    ]
+    text = "".join(Page(make(header, records, [], "f").html).text)
+    assert "IS2 CPU, µs per request" in text
+    assert "12.5" in text
+    assert "1.00" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.00012, "1.2e-04"),
+        (0.92, "0.920"),
+        (0.9996, "1.00"),
+        (9.999, "10.0"),
+        (1234.5, "1,234"),
+        (-94.12, "-94.1"),
+    ],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
