@@ -1,8 +1,8 @@
 """Holds the original's statements against records: for each the comparisons, and one verdict.
 
-The verdict of a statement is "otherwise" if a comparison came out otherwise, "better" if more than half of them and all of
-the largest payload came out better, else "same"; "not measured" if the records hold nothing to compare. Latencies of measurements that are marked
-unusable are left out.
+The verdict of a statement is "otherwise" if a comparison came out otherwise, "better" if more than half of them and all
+of the largest payload came out better, else "same"; "not measured" if the records hold nothing to compare. Latencies of
+measurements that are marked unusable are left out.
 """
 
 from collections import Counter
