@@ -31,7 +31,7 @@ static socklen_t socket_address(const struct odb_origin_address *origin, struct 
 int odb_channel_connect(const struct odb_origin_address *origin) {
     struct sockaddr_storage address;
     socklen_t length = socket_address(origin, &address);
-    int made = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int made = odb_real.socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (made < 0) {
         return -errno;
     }

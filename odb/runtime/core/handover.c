@@ -119,16 +119,39 @@ static bool survives(int fd) {
     return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-void odb_handover_before_exec(struct odb_runtime *runtime) {
+static void offer_all(struct odb_runtime *runtime, bool (*goes_on)(int fd)) {
     if (atomic_load(&runtime->fds.streams) == 0) return;
     for (int fd = 0; fd <= atomic_load(&runtime->fds.highest); fd++) {
         bool known = odb_fdtable_has(&runtime->fds, fd);
-        if ((!known && fd >= STANDARD) || !survives(fd)) continue;
+        if ((!known && fd >= STANDARD) || !goes_on(fd)) continue;
         struct odb_stream *stream = known ? odb_fdtable_hold(&runtime->fds, fd) : hold_by_cookie(runtime, fd);
         if (!stream) continue;
         offer_as(runtime, stream, fd);
         odb_fdtable_let_go(&runtime->fds, stream);
     }
+}
+
+void odb_handover_before_exec(struct odb_runtime *runtime) {
+    offer_all(runtime, survives);
+}
+
+/* A bit per descriptor that some file action names. One that is out of date costs a record that nobody takes, no more. */
+static _Atomic uint64_t passed_on[ODB_FDS / 64];
+
+static uint64_t bit_of(int fd) {
+    return 1ull << ((unsigned)fd % 64);
+}
+
+void odb_handover_pass_on(struct odb_runtime *runtime, int fd) {
+    if (odb_fdtable_has(&runtime->fds, fd)) atomic_fetch_or(&passed_on[fd / 64], bit_of(fd));
+}
+
+static bool survives_spawn(int fd) {
+    return (atomic_load(&passed_on[fd / 64]) & bit_of(fd)) || survives(fd);
+}
+
+void odb_handover_before_spawn(struct odb_runtime *runtime) {
+    offer_all(runtime, survives_spawn);
 }
 
 void odb_handover_after_failed_exec(struct odb_runtime *runtime) {

@@ -15,6 +15,12 @@ void odb_handover_offer(struct odb_runtime *runtime, int fd);
 /* Offers every stream that survives exec. Also in a vfork child. */
 void odb_handover_before_exec(struct odb_runtime *runtime);
 
+/* The same for a child that posix_spawn makes, with what odb_handover_pass_on() has been told of as well. */
+void odb_handover_before_spawn(struct odb_runtime *runtime);
+
+/* A file action of posix_spawn duplicates `fd` for the new image, which so gets it even if it is marked close-on-exec. */
+void odb_handover_pass_on(struct odb_runtime *runtime, int fd);
+
 /* exec has failed: takes the offers back. */
 void odb_handover_after_failed_exec(struct odb_runtime *runtime);
 

@@ -117,7 +117,7 @@ int odb_munmap(struct odb_runtime *runtime, void *address, size_t length) {
     return result;
 }
 
-static int make_real(struct odb_runtime *runtime, void *address, size_t length) {
+int odb_make_real(struct odb_runtime *runtime, void *address, size_t length) {
     struct iovec range = {address, length};
     if (odb_windows_materialise(&runtime->windows, &range, 1) == 0) return 0;
     errno = ENOMEM;
@@ -126,7 +126,7 @@ static int make_real(struct odb_runtime *runtime, void *address, size_t length) 
 
 void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags,
                  void *target) {
-    if (make_real(runtime, address, old_length) != 0) return MAP_FAILED;
+    if (odb_make_real(runtime, address, old_length) != 0) return MAP_FAILED;
     void *moved = odb_real.mremap(address, old_length, new_length, flags, target);
     if (moved != MAP_FAILED && (flags & MREMAP_FIXED)) odb_windows_forget(&runtime->windows, moved, new_length);
     return moved;
@@ -140,6 +140,6 @@ int odb_madvise(struct odb_runtime *runtime, void *address, size_t length, int a
 }
 
 int odb_mprotect(struct odb_runtime *runtime, void *address, size_t length, int protection) {
-    if (make_real(runtime, address, length) != 0) return -1;
+    if (odb_make_real(runtime, address, length) != 0) return -1;
     return odb_real.mprotect(address, length, protection);
 }

@@ -25,6 +25,8 @@ int odb_munmap(struct odb_runtime *runtime, void *address, size_t length);
 void *odb_mremap(struct odb_runtime *runtime, void *address, size_t old_length, size_t new_length, int flags,
                  void *target);
 int odb_madvise(struct odb_runtime *runtime, void *address, size_t length, int advice);
+/* Fetches what is guarded in the range. 0, or -1 with ENOMEM. */
+int odb_make_real(struct odb_runtime *runtime, void *address, size_t length);
 int odb_mprotect(struct odb_runtime *runtime, void *address, size_t length, int protection);
 
 #endif

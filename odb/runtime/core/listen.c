@@ -36,7 +36,7 @@ static int listen_at(int family, const uint8_t *address, uint16_t port, bool tog
     struct sockaddr_storage local;
     socklen_t length = local_address(family, address, port, &local);
     int on = 1, off = 0;
-    int made = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int made = odb_real.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int fd = made < 0 ? -1 : odb_fds_adopt(made);
     if (fd < 0) {
         return -1;

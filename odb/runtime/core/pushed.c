@@ -41,7 +41,7 @@ static bool lock_soon(struct odb_lock *lock) {
 }
 
 static bool random_bytes(void *out, size_t size) {
-    return getrandom(out, size, GRND_NONBLOCK) == (ssize_t)size;
+    return odb_real.getrandom(out, size, GRND_NONBLOCK) == (ssize_t)size;
 }
 
 uint64_t odb_pushed_consumer(struct odb_pushed *pushed) {

@@ -113,7 +113,7 @@ void odb_registry_leave(int entry) {
     char link[64];
     struct entry_path path;
     snprintf(link, sizeof link, "/proc/self/fd/%d", entry);
-    ssize_t length = readlink(link, path.text, sizeof path.text - 1);
+    ssize_t length = odb_real.readlink(link, path.text, sizeof path.text - 1);
     odb_fds_close(entry);
     if (length > 0) {
         path.text[length] = '\0';

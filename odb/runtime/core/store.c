@@ -80,7 +80,7 @@ static bool add(struct odb_store *store, struct odb_payload *fields, uint64_t le
 /* Ids begin anywhere, so that those of an earlier process with the same port mean nothing. */
 static bool choose_first_id(struct odb_store *store) {
     uint64_t id;
-    if (getrandom(&id, sizeof id, 0) != (ssize_t)sizeof id) {
+    if (odb_real.getrandom(&id, sizeof id, 0) != (ssize_t)sizeof id) {
         return false;
     }
     odb_lock_take(&store->lock);

@@ -1,6 +1,8 @@
 /* tokens.c: the buffered source of tokens. */
 #include "core/tokens.h"
 
+#include "os/real.h"
+
 #include <string.h>
 #include <sys/random.h>
 
@@ -25,7 +27,7 @@ bool odb_tokens_take(struct odb_tokens *tokens, uint8_t out[ODB_TOKEN_SIZE]) {
     /* At most 256 bytes come in one piece and uninterrupted; asked for outside the lock, because early in a machine's
      * life this may wait. */
     uint8_t fresh[16 * ODB_TOKEN_SIZE];
-    if (getrandom(fresh, sizeof fresh, 0) != (ssize_t)sizeof fresh) {
+    if (odb_real.getrandom(fresh, sizeof fresh, 0) != (ssize_t)sizeof fresh) {
         return false;
     }
     memcpy(out, fresh, ODB_TOKEN_SIZE);

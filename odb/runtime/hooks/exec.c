@@ -7,11 +7,11 @@
 #include <stdarg.h>
 #include <unistd.h>
 
-static struct odb_runtime *before(bool ends) {
+static struct odb_runtime *before(void) {
     struct odb_runtime *runtime = odb_enter();
     int saved = errno;
     if (runtime) odb_handover_before_exec(runtime);
-    if (runtime && ends) odb_runtime_drain(runtime); /* nobody serves payloads after exec */
+    if (runtime) odb_runtime_drain(runtime); /* nobody serves payloads after exec */
     errno = saved;
     return runtime;
 }
@@ -24,32 +24,32 @@ static int failed(struct odb_runtime *runtime, int result) {
 }
 
 ODB_EXPORT int execve(const char *path, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.execve(path, arguments, environment));
 }
 
 ODB_EXPORT int execv(const char *path, char *const arguments[]) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.execv(path, arguments));
 }
 
 ODB_EXPORT int execvp(const char *file, char *const arguments[]) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.execvp(file, arguments));
 }
 
 ODB_EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.execvpe(file, arguments, environment));
 }
 
 ODB_EXPORT int fexecve(int fd, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.fexecve(fd, arguments, environment));
 }
 
 ODB_EXPORT int execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags) {
-    struct odb_runtime *runtime = before(true);
+    struct odb_runtime *runtime = before();
     return failed(runtime, odb_real.execveat(fd, path, arguments, environment, flags));
 }
 
@@ -90,20 +90,6 @@ ODB_EXPORT int execle(const char *path, const char *argument, ...) {
     char *const *environment = va_arg(list, char *const *);
     va_end(list);
     return execve(path, vector, environment);
-}
-
-ODB_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                           const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before(false);
-    int error = odb_real.posix_spawn(pid, path, actions, attributes, arguments, environment);
-    return error ? failed(runtime, error) : 0;
-}
-
-ODB_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
-                            const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
-    struct odb_runtime *runtime = before(false);
-    int error = odb_real.posix_spawnp(pid, file, actions, attributes, arguments, environment);
-    return error ? failed(runtime, error) : 0;
 }
 
 /* Ends the process without running destructors: what they would do for us is done here. */

@@ -119,6 +119,7 @@ ODB_ALIAS(malloc, __libc_malloc);
 ODB_ALIAS(calloc, __libc_calloc);
 ODB_ALIAS(realloc, __libc_realloc);
 ODB_ALIAS(free, __libc_free);
+ODB_ALIAS(free, cfree);
 ODB_ALIAS(memalign, __libc_memalign);
 ODB_ALIAS(valloc, __libc_valloc);
 ODB_ALIAS(pvalloc, __libc_pvalloc);

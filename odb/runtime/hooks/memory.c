@@ -47,3 +47,25 @@ ODB_EXPORT int mprotect(void *address, size_t length, int protection) {
     return guarded(runtime) ? odb_mprotect(runtime, address, length, protection)
                             : odb_real.mprotect(address, length, protection);
 }
+
+ODB_EXPORT int pkey_mprotect(void *address, size_t length, int protection, int key) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) && odb_make_real(runtime, address, length) != 0
+               ? -1
+               : odb_real.pkey_mprotect(address, length, protection, key);
+}
+
+/* Pages that cannot be touched cannot be locked. */
+ODB_EXPORT int mlock(const void *address, size_t length) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) && odb_make_real(runtime, (void *)(uintptr_t)address, length) != 0
+               ? -1
+               : odb_real.mlock(address, length);
+}
+
+ODB_EXPORT int mlock2(const void *address, size_t length, unsigned flags) {
+    struct odb_runtime *runtime = odb_enter();
+    return guarded(runtime) && odb_make_real(runtime, (void *)(uintptr_t)address, length) != 0
+               ? -1
+               : odb_real.mlock2(address, length, flags);
+}

@@ -8,6 +8,25 @@
 #include <stdarg.h>
 #include <sys/ioctl.h>
 
+/* A number that is free for the kernel may be known to us as a stream that was closed where nobody saw it. */
+static void fresh(struct odb_runtime *runtime, int fd) {
+    if (fd >= 0 && !odb_runtime_is_foreign(runtime)) odb_forget_descriptor(runtime, fd);
+}
+
+ODB_EXPORT int socket(int domain, int type, int protocol) {
+    struct odb_runtime *runtime = odb_enter();
+    int fd = odb_real.socket(domain, type, protocol);
+    if (runtime) fresh(runtime, fd);
+    return fd;
+}
+
+ODB_EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
+    struct odb_runtime *runtime = odb_enter();
+    int result = odb_real.socketpair(domain, type, protocol, fds);
+    if (runtime && result == 0) fresh(runtime, fds[0]), fresh(runtime, fds[1]);
+    return result;
+}
+
 ODB_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
     return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0))

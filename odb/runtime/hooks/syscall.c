@@ -7,9 +7,11 @@
 
 #include <linux/aio_abi.h>
 #include <stdarg.h>
+#include <dirent.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -109,6 +111,12 @@ static bool data_out(const struct call *call, long *result) {
 
 static bool socket_life(const struct call *call, long *result) {
     switch (call->number) {
+    case SYS_socket:
+        *result = socket(INT(call->a), INT(call->b), INT(call->c));
+        return true;
+    case SYS_socketpair:
+        *result = socketpair(INT(call->a), INT(call->b), INT(call->c), POINTER(call->d));
+        return true;
     case SYS_accept:
         *result = accept(INT(call->a), POINTER(call->b), POINTER(call->c));
         return true;
@@ -338,9 +346,28 @@ static bool others(struct odb_runtime *runtime, const struct call *call, long *r
     }
 }
 
+static bool buffers(const struct call *call, long *result) {
+    switch (call->number) {
+    case SYS_getrandom:
+        *result = getrandom(POINTER(call->a), SIZE(call->b), UNSIGNED(call->c));
+        return true;
+    case SYS_getdents64:
+        *result = getdents64(INT(call->a), POINTER(call->b), SIZE(call->c));
+        return true;
+    case SYS_readlinkat:
+        *result = readlinkat(INT(call->a), POINTER(call->b), POINTER(call->c), SIZE(call->d));
+        return true;
+    case SYS_mlock:
+        *result = mlock(POINTER(call->a), SIZE(call->b));
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool routed(struct odb_runtime *runtime, const struct call *call, long *result) {
     return data_in(call, result) || data_out(call, result) || socket_life(call, result) || waiting(call, result) ||
-           memory(call, result) || signals(call, result) || others(runtime, call, result);
+           memory(call, result) || buffers(call, result) || signals(call, result) || others(runtime, call, result);
 }
 
 ODB_EXPORT long syscall(long number, ...) {

@@ -98,12 +98,29 @@ static void make_real(struct odb_runtime *runtime, const struct mmsghdr *message
     errno = saved;
 }
 
+/* Descriptors that came along: some may be streams of whoever sent them. */
+static void take_rights(struct odb_runtime *runtime, struct mmsghdr *messages, unsigned int count) {
+    int saved = errno;
+    for (unsigned int i = 0; i < count; i++)
+        if (messages[i].msg_hdr.msg_control) odb_handover_after_receive(runtime, &messages[i].msg_hdr);
+    errno = saved;
+}
+
+static void offer_rights(struct odb_runtime *runtime, const struct mmsghdr *messages, unsigned int count) {
+    int saved = errno;
+    for (unsigned int i = 0; i < count; i++)
+        if (messages[i].msg_hdr.msg_control) odb_handover_before_send(runtime, &messages[i].msg_hdr);
+    errno = saved;
+}
+
 /* Message by message: a stream has no message borders to keep. */
 ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
     struct odb_runtime *runtime = odb_enter();
     if (!runtime || !odb_fdtable_has(&runtime->fds, fd)) {
         if (runtime && odb_windows_any(&runtime->windows)) make_real(runtime, messages, count);
-        return odb_real.recvmmsg(fd, messages, count, flags, timeout);
+        int got = odb_real.recvmmsg(fd, messages, count, flags, timeout);
+        if (runtime && got > 0) take_rights(runtime, messages, (unsigned)got);
+        return got;
     }
     unsigned int done = 0;
     int saved = errno;
@@ -161,7 +178,10 @@ ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 
 ODB_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.sendmmsg(fd, messages, count, flags);
+    if (!runtime || !odb_transfer_matters(runtime, fd)) {
+        if (runtime) offer_rights(runtime, messages, count);
+        return odb_real.sendmmsg(fd, messages, count, flags);
+    }
     unsigned int done = 0;
     int saved = errno;
     for (; done < count; done++) {

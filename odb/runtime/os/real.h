@@ -30,9 +30,11 @@
 #include <time.h>
 
 struct odb_real {
-#define ODB_HOOK(type, name, parameters, arguments) type(*name) parameters;
+#define ODB_POLICY(...)
+#define ODB_HOOK(type, name, parameters, arguments, policy) type(*name) parameters;
 #include "hooks/hooks.def"
 #undef ODB_HOOK
+#undef ODB_POLICY
 };
 
 extern struct odb_real odb_real;
