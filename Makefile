@@ -75,9 +75,11 @@ fuzz: setup ## fuzz the C decoder for FUZZ_SECONDS (default 60)
 	@mkdir -p build/corpus
 	build/dev/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/corpus
 
-docs: setup ## write docs/CONFIG.md from the tables of options and counters
+docs: setup ## write docs/CONFIG.md and docs/INTERPOSITION.md from the tables in odb/runtime
 	$(BIN)/odb options --markdown > docs/CONFIG.md.new
 	@mv docs/CONFIG.md.new docs/CONFIG.md
+	$(BIN)/python -m odb.interposition > docs/INTERPOSITION.md.new
+	@mv docs/INTERPOSITION.md.new docs/INTERPOSITION.md
 
 lock: ## write requirements.lock anew from pyproject.toml
 	rm -rf build/lock-venv

@@ -7,7 +7,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* A FILE whose calls are ours; its descriptor is remembered because libc knows of none. */
@@ -33,9 +35,10 @@ static ssize_t write_file(void *cookie, const char *bytes, size_t size) {
 }
 
 static int seek_file(void *cookie, off64_t *position, int whence) {
-    (void)cookie, (void)position, (void)whence;
-    errno = ESPIPE;
-    return -1;
+    off64_t now = lseek64(((struct file *)cookie)->fd, *position, whence);
+    if (now < 0) return -1;
+    *position = now;
+    return 0;
 }
 
 static int close_file(void *cookie) {
@@ -114,14 +117,47 @@ ODB_EXPORT int fclose(FILE *file) {
     return odb_real.fclose(file);
 }
 
-ODB_EXPORT FILE *freopen(const char *path, const char *mode, FILE *file) {
+static int flags_of(const char *mode) {
+    int flags = *mode == 'r' ? 0 : *mode == 'a' ? O_CREAT | O_APPEND : O_CREAT | O_TRUNC;
+    flags |= strchr(mode, '+') ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
+    return flags | (strchr(mode, 'x') ? O_EXCL : 0) | (strchr(mode, 'e') ? O_CLOEXEC : 0);
+}
+
+/* libc cannot open a FILE of ours anew, so the descriptor under it is exchanged. Without a path only the mode would change: it stays. */
+static FILE *exchange(const char *path, const char *mode, FILE *file, int fd) {
+    if (!path) return file;
+    int flags = flags_of(mode), opened = open(path, flags | O_CLOEXEC, 0666);
+    fflush(file);
+    __fpurge(file);
+    clearerr(file);
+    if (opened >= 0 && dup3(opened, fd, flags & O_CLOEXEC) == fd) {
+        close(opened);
+        return file;
+    }
+    int error = errno;
+    if (opened >= 0) close(opened);
+    fclose(file);
+    errno = error;
+    return NULL;
+}
+
+static FILE *reopen(const char *path, const char *mode, FILE *file,
+                    FILE *(*real)(const char *path, const char *mode, FILE *file)) {
+    int saved = errno, fd = descriptor_of(file);
+    errno = saved;
+    if (fd >= 0) return exchange(path, mode, file, fd);
     leaving(file);
-    return odb_real.freopen(path, mode, file);
+    return real(path, mode, file);
+}
+
+ODB_EXPORT FILE *freopen(const char *path, const char *mode, FILE *file) {
+    odb_enter();
+    return reopen(path, mode, file, odb_real.freopen);
 }
 
 ODB_EXPORT FILE *freopen64(const char *path, const char *mode, FILE *file) {
-    leaving(file);
-    return odb_real.freopen64(path, mode, file);
+    odb_enter();
+    return reopen(path, mode, file, odb_real.freopen64);
 }
 
 ODB_ALIAS(fdopen, _IO_fdopen);

@@ -1,29 +1,61 @@
-/* process.c: hooks of thread creation. */
+/* process.c: hooks of thread creation. A new thread has SIGSEGV open, and believes of it what its creator believes, or what its attributes say. */
+#include "core/fault.h"
 #include "core/masks.h"
 
 #include "hooks/hook.h"
 
 struct beginning {
-    void *(*start)(void *);
+    union {
+        void *(*posix)(void *);
+        thrd_start_t c11;
+    } start;
     void *argument;
 };
 
-/* For a thread whose creator believes that SIGSEGV is blocked: it believes so too. */
-static void *begin(void *argument) {
+/* glibc has it from 2.32 on. */
+extern int pthread_attr_getsigmask_np(const pthread_attr_t *attributes, sigset_t *mask) __attribute__((weak));
+
+static bool will_wish(const pthread_attr_t *attributes) {
+    sigset_t mask;
+    bool named = attributes && pthread_attr_getsigmask_np && pthread_attr_getsigmask_np(attributes, &mask) == 0;
+    return named ? sigismember(&mask, SIGSEGV) == 1 : odb_mask_wished();
+}
+
+/* Runs in a thread that is to believe that SIGSEGV is blocked. */
+static struct beginning take(void *argument) {
     struct beginning beginning = *(struct beginning *)argument;
+    sigset_t segv;
+    sigemptyset(&segv);
+    sigaddset(&segv, SIGSEGV);
     odb_real.free(argument);
+    odb_real.pthread_sigmask(SIG_UNBLOCK, &segv, NULL);
     odb_mask_inherit(true);
-    return beginning.start(beginning.argument);
+    return beginning;
+}
+
+static void *begin(void *argument) {
+    struct beginning beginning = take(argument);
+    return beginning.start.posix(beginning.argument);
+}
+
+static int begin_c11(void *argument) {
+    struct beginning beginning = take(argument);
+    return beginning.start.c11(beginning.argument);
 }
 
 /* From the second thread on, fetched content has to appear in one step. */
+static struct beginning *prepare(const pthread_attr_t *attributes) {
+    struct odb_runtime *runtime = odb_enter();
+    if (!runtime) return NULL;
+    atomic_store(&runtime->windows.threads, true);
+    return odb_fault_installed() && will_wish(attributes) ? odb_real.malloc(sizeof(struct beginning)) : NULL;
+}
+
 ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                               void *argument) {
-    struct odb_runtime *runtime = odb_enter();
-    if (runtime) atomic_store(&runtime->windows.threads, true);
-    struct beginning *beginning = runtime && odb_mask_wished() ? odb_real.malloc(sizeof *beginning) : NULL;
+    struct beginning *beginning = prepare(attributes);
     if (!beginning) return odb_real.pthread_create(thread, attributes, start, argument);
-    *beginning = (struct beginning){start, argument};
+    *beginning = (struct beginning){.start.posix = start, .argument = argument};
     int error = odb_real.pthread_create(thread, attributes, begin, beginning);
     if (error) odb_real.free(beginning);
     return error;
@@ -31,7 +63,10 @@ ODB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attribute
 
 /* libc makes such a thread without passing by pthread_create. */
 ODB_EXPORT int thrd_create(thrd_t *thread, thrd_start_t start, void *argument) {
-    struct odb_runtime *runtime = odb_enter();
-    if (runtime) atomic_store(&runtime->windows.threads, true);
-    return odb_real.thrd_create(thread, start, argument);
+    struct beginning *beginning = prepare(NULL);
+    if (!beginning) return odb_real.thrd_create(thread, start, argument);
+    *beginning = (struct beginning){.start.c11 = start, .argument = argument};
+    int result = odb_real.thrd_create(thread, begin_c11, beginning);
+    if (result != thrd_success) odb_real.free(beginning);
+    return result;
 }

@@ -108,11 +108,3 @@ ODB_EXPORT int sigsuspend(const sigset_t *mask) {
 }
 
 ODB_ALIAS(sigsuspend, __sigsuspend);
-
-ODB_EXPORT int pthread_attr_setsigmask_np(pthread_attr_t *attributes, const sigset_t *mask) {
-    sigset_t copy;
-    odb_enter();
-    if (odb_real.pthread_attr_setsigmask_np)
-        return odb_real.pthread_attr_setsigmask_np(attributes, odb_mask_without(mask, &copy));
-    return ENOSYS;
-}
