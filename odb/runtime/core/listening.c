@@ -90,7 +90,7 @@ static bool dump(struct visitor *visitor, int fd, uint8_t family) {
 }
 
 static bool by_netlink(struct visitor *visitor) {
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    int fd = odb_real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     bool complete = fd >= 0 && dump(visitor, fd, AF_INET) && dump(visitor, fd, AF_INET6);
     if (fd >= 0) {
         odb_real.close(fd);
