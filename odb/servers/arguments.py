@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from odb.errors import UsageError
 from odb.servers import flags as choices
+from odb.servers.flags import KINDS
 from odb.tables import parse_size
 
 SERVE = """\
@@ -40,7 +41,8 @@ examples:
   odb serve fe --upstream 127.0.0.1:8002 --echo --size 256K --send-chunk 10000 --readiness asyncio
   odb serve fe --upstream 127.0.0.1:8002 --kind get --kind cut --kind abandon --close
 
-kinds: get, head, missing (404), echo and digest (uploads), cut (the origin breaks off), abandon (the client does)
+kinds: get, head, range (206), missing (404), echo and digest (uploads), half (the client ends its direction first), cut (the
+origin breaks off), abandon (the client does), quit (the client breaks off an upload)
 Prints one JSON object; exit code 0 if every answer is right, 1 if not.
 """
 _BATCH = """\
@@ -135,7 +137,7 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--kind",
-        choices=("get", "head", "missing", "echo", "digest", "cut", "abandon"),
+        choices=KINDS,
         action="append",
         dest="kinds",
     )
@@ -223,6 +225,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="parts of a vectored call",
+    )
+    add(
+        "--socket-buffer",
+        type=_bytes(0, choices.BUFFER_MAX),
+        default=0,
+        metavar="N",
+        help="ask for kernel buffers of this size (0: the system decides)",
     )
     add("--fill", action="store_true", help="fill the buffer, by several receives, before passing it on")
     add(

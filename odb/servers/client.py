@@ -8,21 +8,16 @@ import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from odb.servers import http
 from odb.servers.content import content
-from odb.servers.flags import Flags
+from odb.servers.flags import LAST, Flags
 from odb.servers.link import Link
 from odb.servers.outgoing import Payload, send_message
 from odb.servers.waiting import Waiter
-
-KINDS = ("get", "head", "missing", "echo", "digest", "cut", "abandon")
-"""get: check the payload; head: only its head; missing: a path that does not exist; echo, digest: an upload that comes back, or
-whose hash does; cut: a response that the origin breaks off half way; abandon: the client does."""
-LAST = ("cut", "abandon")
-"""Kinds after which the connection is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +30,25 @@ class Request:
 
     @property
     def stop(self) -> int:
-        """How far a message goes that is broken off half way."""
-        return self.size // 2
+        """How far a message goes that is broken off: anywhere, for each tag somewhere else."""
+        return zlib.crc32(self.tag.encode()) % (self.size + 1)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """The bytes that are asked for, from and before; None for all of them."""
+        if self.kind != "range" or not self.size:
+            return None
+        begin = self.stop % self.size
+        return begin, begin + 1 + zlib.crc32(b"end of " + self.tag.encode()) % (self.size - begin)
 
     @property
     def method(self) -> str:
-        return {"head": "HEAD", "echo": "POST", "digest": "POST"}.get(self.kind, "GET")
+        return {"head": "HEAD", "echo": "POST", "digest": "POST", "quit": "POST"}.get(self.kind, "GET")
 
     @property
     def path(self) -> str:
-        if self.kind in {"echo", "digest"}:
-            return f"/{self.kind}"
+        if self.method == "POST":
+            return "/echo" if self.kind == "echo" else "/digest"
         if self.kind == "missing":
             return f"/missing/{self.tag}"
         if self.kind == "cut":
@@ -197,7 +200,8 @@ class Client:
                 errors.append(error)
 
         # Uploads are sent while answers are read, or both sides could wait for the other to read.
-        job = self._waiter.spawn(say()) if any(request.method == "POST" for request in batch) else None
+        uploads = any(request.kind in {"echo", "digest"} for request in batch)
+        job = self._waiter.spawn(say()) if uploads else None
         if job is None:
             await say()
         for request in batch:
@@ -215,13 +219,20 @@ class Client:
         upload = request.method == "POST"
         host = f"{self._upstream[0]}:{self._upstream[1]}"
         length = request.size if upload else None
-        head = http.request(request.method, request.path, host, length=length, close=self._close)
+        head = http.request(
+            request.method, request.path, host, length=length, part=request.part, close=self._close
+        )
         if upload:
-            await send_message(link, head, Payload(self._flags.seed, request.size, request.tag, request.size))
+            stop = request.stop if request.kind == "quit" else request.size
+            await send_message(link, head, Payload(self._flags.seed, request.size, request.tag, stop))
         else:
             await link.send([head], self._flags.head_chunk or None)
+        if request.kind == "half":
+            link.end()
 
     async def _read(self, link: Link, request: Request, answer: Answer) -> None:
+        if request.kind == "quit":
+            return
         head = await link.head()
         if head is None:
             raise http.PeerError("the peer ended the connection instead of answering")
@@ -254,17 +265,20 @@ class Client:
         """What is wrong with an answer, or nothing."""
         if request.kind == "missing":
             return "" if answer.status == 404 else f"status {answer.status} instead of 404"
-        if answer.status != 200:
-            return f"status {answer.status} instead of 200"
+        status = 206 if request.part else 200
+        if answer.status != status:
+            return f"status {answer.status} instead of {status}"
         if request.kind == "head":
             return "" if announced in {"", str(request.size)} else f"{announced} bytes announced"
         data = content(self._flags.seed, request.size, request.tag)
         if request.kind == "digest":
             expected = {"bytes": request.size, "sha256": hashlib.sha256(data).hexdigest()}
             return "" if json.loads(text or b"null") == expected else f"the origin got {text[:120]!r}"
-        cut = "cut" if request.size else ""  # of nothing, nothing can be missing
+        cut = "cut" if request.stop < request.size else ""
         ends = {"cut": (cut,), "abandon": ("abandoned", "")}.get(request.kind, ("",))
-        length = request.stop if request.kind in LAST else request.size
+        if request.part:
+            data = data[request.part[0] : request.part[1]]
+        length = request.stop if request.kind in {"cut", "abandon"} else len(data)
         if answer.end not in ends:
             return f"the answer is whole, but should be {' or '.join(ends)}"
         if answer.length != length:

@@ -21,6 +21,12 @@ SEND = ("send", "sendall", "sendmsg", "write", "writev", "sendfile", "splice")
 MEMORY = ("heap", "mmap")
 READINESS = ("blocking", "threads", "select", "poll", "epoll", "epoll-edge", "epoll-oneshot", "asyncio")
 WITHOUT_LOOP = ("blocking", "threads")
+KINDS = ("get", "head", "range", "missing", "echo", "digest", "half", "cut", "abandon", "quit")
+"""What a client can ask for. get: check the payload; head: only its head; range: a part of it; missing: a path that does not
+exist; echo, digest: an upload that comes back, or whose hash does; half: get, but the client ends its direction behind the
+request; cut: a response that the origin breaks off; abandon: the client does; quit: an upload that the client breaks off."""
+LAST = ("half", "cut", "abandon", "quit")
+"""Kinds after which the connection is over."""
 
 BUFFER_MAX = 1 << 28
 VECTORS_MAX = 64
@@ -28,7 +34,9 @@ VECTORS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Sizes in bytes; 0 as a chunk means: as much as there is. See `odb serve fe --help` for the meaning of each."""
+    """Sizes in bytes; 0 as a chunk means as much as there is, as a socket buffer what the system gives.
+
+    `odb serve fe --help` says what each means."""
 
     receive: str = "recv_into"
     send: str = "send"
@@ -45,6 +53,7 @@ class Flags:
     recycle: bool = False
     touch: float = 0.0
     overwrite: bool = False
+    socket_buffer: int = 0
     seed: int = 0
 
     def check(self) -> None:

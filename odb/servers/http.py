@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from odb.errors import OdbError
@@ -69,17 +70,40 @@ def parse_head(raw: bytes) -> Head:
     return Head((words[0], words[1], words[2]), tuple(fields), raw)
 
 
-def request(method: str, path: str, host: str, *, length: int | None = None, close: bool = False) -> bytes:
-    """The bytes of a request head."""
+def request(
+    method: str,
+    path: str,
+    host: str,
+    *,
+    length: int | None = None,
+    part: tuple[int, int] | None = None,
+    close: bool = False,
+) -> bytes:
+    """The bytes of a request head. part: the wanted bytes, from and before."""
+    wanted = "" if part is None else f"Range: bytes={part[0]}-{part[1] - 1}\r\n"
     size = "" if length is None else f"Content-Length: {length}\r\n"
-    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{size}{_connection(close)}\r\n".encode("latin-1")
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{size}{wanted}{_connection(close)}\r\n".encode(
+        "latin-1"
+    )
 
 
-def response(status: int, reason: str, length: int | None, *, close: bool = False) -> bytes:
-    """The bytes of a response head; length None announces a chunked body."""
+def response(status: int, reason: str, length: int | None, *, extra: str = "", close: bool = False) -> bytes:
+    """The bytes of a response head; length None announces a chunked body. extra: one more field."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     kind = "Content-Type: application/octet-stream"
-    return f"HTTP/1.1 {status} {reason}\r\n{kind}\r\n{size}\r\n{_connection(close)}\r\n".encode("latin-1")
+    more = f"{extra}\r\n" if extra else ""
+    return f"HTTP/1.1 {status} {reason}\r\n{kind}\r\n{size}\r\n{more}{_connection(close)}\r\n".encode(
+        "latin-1"
+    )
+
+
+def wanted_part(head: Head, size: int) -> tuple[int, int] | None:
+    """The bytes (from, before) of `size` that a request asks for by one range; None: all of them."""
+    match = re.fullmatch(r"bytes=([0-9]{1,12})-([0-9]{0,12})", head.get("range"))
+    if match is None:
+        return None
+    begin, end = int(match[1]), min(int(match[2]) + 1 if match[2] else size, size)
+    return (begin, end) if begin < end else None
 
 
 def _connection(close: bool) -> str:

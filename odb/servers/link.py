@@ -33,6 +33,9 @@ class Link:
         self._filled = 0
         self._released = False
         sock.setblocking(not waiter.nonblocking)
+        if flags.socket_buffer:
+            for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, which, flags.socket_buffer)
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -175,10 +178,14 @@ class Link:
             except BlockingIOError:
                 await self.waiter.writable(self.sock.fileno())
 
+    def end(self) -> None:
+        """Ends the sending direction. Raises OSError."""
+        self.sock.shutdown(socket.SHUT_WR)
+
     async def finish(self) -> None:
         """Ends the sending direction and reads on until the peer has ended its own, so that nothing sent is lost by a reset."""
         with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
+            self.end()
             self.pending = memoryview(b"")
             while await self.receive():
                 self.consume(len(self.pending))

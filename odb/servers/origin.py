@@ -1,7 +1,7 @@
 """BE: answers requests for payloads and files, checks uploads or sends them back.
 
 GET  /payload/SIZE[.bin]            pseudo-random bytes made from --seed, SIZE and an empty tag
-GET  /payload/SIZE/TAG              the same with a tag: other bytes
+GET  /payload/SIZE/TAG              the same with a tag: other bytes; "Range: bytes=A-B" asks for a part of them
 GET  /cut/SIZE/STOP/TAG             announces SIZE bytes and ends the connection after STOP of them
 GET  /file/PATH                     a file below --directory
 POST /echo                          the body comes back
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from odb.servers import http
@@ -74,7 +75,15 @@ class Origin:
 
     async def _payload(self, link: Link, head: http.Head, payload: Payload) -> bool:
         chunked = self._chunked and head.version != "HTTP/1.0"
-        start = http.response(200, "OK", None if chunked else payload.size, close=not head.keepalive)
+        length, extra, status, reason = payload.size, "", 200, "OK"
+        part = http.wanted_part(head, payload.size)
+        if part is not None:
+            payload = replace(payload, start=part[0], stop=part[1])
+            length, extra = part[1] - part[0], f"Content-Range: bytes {part[0]}-{part[1] - 1}/{payload.size}"
+            status, reason = 206, "Partial Content"
+        start = http.response(
+            status, reason, None if chunked else length, extra=extra, close=not head.keepalive
+        )
         if head.first[0] == "HEAD":
             await link.send([start], link.flags.head_chunk)
         else:

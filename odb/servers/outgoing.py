@@ -19,20 +19,21 @@ _CHUNK = 16384
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """`size` bytes of which the first `stop` are sent (fewer than size: the message is broken off)."""
+    """`size` bytes of which those from `start` to before `stop` are sent."""
 
     seed: int
     size: int
     tag: str
     stop: int
+    start: int = 0
 
-    def data(self) -> bytes:
-        return content(self.seed, self.size, self.tag)
+    def data(self) -> memoryview:
+        return memoryview(content(self.seed, self.size, self.tag))[self.start : self.stop]
 
 
 async def send_message(link: Link, head: bytes, payload: Payload, *, chunked: bool = False) -> None:
     """Sends a head and a payload. chunked: as HTTP chunks of --send-chunk (or 16 KiB) bytes. Raises OSError."""
-    if link.flags.send in FILE and payload.stop and not chunked:
+    if link.flags.send in FILE and payload.stop > payload.start and not chunked:
         await link.send([head], link.flags.head_chunk)
         await _send_file(link, payload)
         return
@@ -51,7 +52,7 @@ async def send_message(link: Link, head: bytes, payload: Payload, *, chunked: bo
 
 def _pieces(payload: Payload, flags: Flags, *, chunked: bool) -> Iterator[memoryview]:
     """The payload in memory of its own, or piece by piece in one buffer that is overwritten for the next piece."""
-    data = memoryview(payload.data())[: payload.stop]
+    data = payload.data()
     size = (flags.send_chunk or _CHUNK) if chunked else len(data)
     if flags.recycle:
         size = min(size, flags.buffer) or flags.buffer
@@ -69,7 +70,7 @@ def _pieces(payload: Payload, flags: Flags, *, chunked: bool) -> Iterator[memory
 
 async def _send_file(link: Link, payload: Payload) -> None:
     file = file_of(payload.seed, payload.size, payload.tag)
-    await send_range(link, file.fileno(), 0, payload.stop)
+    await send_range(link, file.fileno(), payload.start, payload.stop - payload.start)
 
 
 async def send_range(link: Link, file: int, offset: int, size: int) -> None:

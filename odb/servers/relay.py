@@ -70,6 +70,9 @@ class Relay:
             except OSError:
                 if not repeatable:
                     return next_hop, None
+            except http.PeerError:
+                next_hop.close()  # the caller does not get it
+                raise
             if answer is not None or not repeatable:
                 return next_hop, answer
             next_hop.close()

@@ -13,6 +13,8 @@ from odb.servers.flags import FRESH, GATHER, INTO, MEMORY, READINESS, RECEIVE, S
 
 PAGE = 4096
 SIZE_MAX = 1 << 20
+BREAKING = ("cut", "abandon", "quit")
+"""Kinds that end a connection with something left over: bytes may get lost on purpose then."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def flags(draw: st.DrawFn) -> tuple[str, ...]:
         words.append(f"--vectors={draw(st.integers(2, 20))}")
     if not tame and draw(st.integers(0, 2)) == 0:
         words.append("--recycle")
+    # Small kernel buffers cut frames anywhere.
+    if draw(st.integers(0, 3)) == 0:
+        words.append(f"--socket-buffer={draw(st.sampled_from([8192, 20000, 50000]))}")
     if touch := draw(st.sampled_from([0, 0, 0, 0.05, 0.5, 1])):
         words.append(f"--touch={touch}")
         if receive not in FRESH and draw(st.booleans()):
@@ -149,14 +154,14 @@ def cases(draw: st.DrawFn, first: int, span: int) -> Case:
     hops = tuple(hop() for _ in range(2 + draw(st.integers(1, 3))))
     bound = min(SIZE_MAX, 400 * min(map(_smallest, hops)))
     kinds = st.sampled_from(
-        ["get", "get", "get", "echo", "echo", "digest", "head", "missing", "cut", "abandon"]
+        ["get", "get", "get", "range", "echo", "echo", "digest", "head", "missing", *BREAKING, "half"]
     )
     return Case(
         hops=hops,
         kinds=tuple(draw(st.lists(kinds, min_size=1, max_size=3))),
         sizes=tuple(min(size, bound) for size in draw(st.lists(SIZES, min_size=1, max_size=3))),
-        count=draw(st.integers(1, 8)),
-        concurrency=draw(st.sampled_from([1, 1, 2, 3])),
+        count=draw(st.one_of(st.integers(1, 8), st.integers(8, 30))),
+        concurrency=draw(st.sampled_from([1, 1, 2, 3, 8])),
         pipeline=draw(st.sampled_from([1, 1, 2, 4])),
         close=draw(st.integers(0, 3)) == 0,
         chunked=draw(st.integers(0, 5)) == 0,

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.property.cases import Case, Hop
+from tests.property.cases import BREAKING, Case, Hop
 from tests.property.pool import ANSWER_SECONDS, CLASSIC, FRAMED, Batch, Died, Pool
 
 PATIENCE = 12.0
@@ -165,7 +165,7 @@ def difference(case: Case, classic: dict[str, Any], outcome: Outcome) -> str:
     for expected, found in zip(classic["answers"], summary["answers"], strict=True):
         if expected != found:
             return f"without the library: {expected}\nwith the library:    {found}"
-    if "abandon" not in case.kinds and "cut" not in case.kinds:
+    if not set(BREAKING) & set(case.kinds):
         for place, moved in enumerate(outcome.moved):
             trouble = {name: moved[name] for name in TROUBLE if moved[name]}
             if trouble:
