@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 FUZZ_SECONDS ?= 60
+SOAK ?= 10
 export PYTHON
 # Ansible insists on UTF-8; compilers and the loader should speak English in logs.
 export LC_ALL := C.UTF-8
@@ -15,7 +16,7 @@ C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c t
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test native lint format fuzz docs lock clean
+.PHONY: help setup packages demo test native lint format fuzz soak docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -74,6 +75,11 @@ fuzz: setup ## fuzz the C decoder for FUZZ_SECONDS (default 60)
 	@cmake --build --preset dev --target fuzz_wire
 	@mkdir -p build/corpus
 	build/dev/fuzz/fuzz_wire -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/corpus
+
+soak: setup ## test transparency with drawn chains of servers for SOAK minutes (default 10); exit code 1 if it is broken
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev --target odb
+	$(BIN)/python -m tests.property.soak $(SOAK)
 
 docs: setup ## write docs/CONFIG.md and docs/INTERPOSITION.md from the tables in odb/runtime
 	$(BIN)/odb options --markdown > docs/CONFIG.md.new
