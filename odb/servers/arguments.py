@@ -227,11 +227,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="parts of a vectored call",
     )
     add(
-        "--socket-buffer",
+        "--send-buffer",
         type=_bytes(0, choices.BUFFER_MAX),
         default=0,
         metavar="N",
-        help="ask for kernel buffers of this size (0: the system decides)",
+        help="ask for a send buffer of this size in the kernel (0: the system decides)",
     )
     add("--fill", action="store_true", help="fill the buffer, by several receives, before passing it on")
     add(

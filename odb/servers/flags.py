@@ -34,7 +34,7 @@ VECTORS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Sizes in bytes; 0 as a chunk means as much as there is, as a socket buffer what the system gives.
+    """Sizes in bytes; 0 as a chunk means as much as there is, as a send buffer what the system gives.
 
     `odb serve fe --help` says what each means."""
 
@@ -53,7 +53,7 @@ class Flags:
     recycle: bool = False
     touch: float = 0.0
     overwrite: bool = False
-    socket_buffer: int = 0
+    send_buffer: int = 0
     seed: int = 0
 
     def check(self) -> None:

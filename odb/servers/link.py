@@ -33,9 +33,8 @@ class Link:
         self._filled = 0
         self._released = False
         sock.setblocking(not waiter.nonblocking)
-        if flags.socket_buffer:
-            for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                sock.setsockopt(socket.SOL_SOCKET, which, flags.socket_buffer)
+        if flags.send_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, flags.send_buffer)
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

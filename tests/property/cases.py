@@ -129,9 +129,9 @@ def flags(draw: st.DrawFn) -> tuple[str, ...]:
         words.append(f"--vectors={draw(st.integers(2, 20))}")
     if not tame and draw(st.integers(0, 2)) == 0:
         words.append("--recycle")
-    # Small kernel buffers cut frames anywhere.
+    # Small buffers of the kernel cut frames anywhere.
     if draw(st.integers(0, 3)) == 0:
-        words.append(f"--socket-buffer={draw(st.sampled_from([8192, 20000, 50000]))}")
+        words.append(f"--send-buffer={draw(st.sampled_from([8192, 20000, 50000]))}")
     if touch := draw(st.sampled_from([0, 0, 0, 0.05, 0.5, 1])):
         words.append(f"--touch={touch}")
         if receive not in FRESH and draw(st.booleans()):

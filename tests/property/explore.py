@@ -51,6 +51,8 @@ def explore(
         except Mismatch as error:
             smaller = shrunk(pool, case, error.kind, shrink_seconds)
             tally.failures.append(f"{error}\nminimised:    {reproduction(smaller)}")
+        except Nonsense as error:
+            tally.failures.append(str(error))
 
     number = 1 + seed % 100_000 * 1000
     try:

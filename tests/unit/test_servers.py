@@ -87,7 +87,7 @@ def test_every_receive_call_gives_the_same_bytes(chain: Chain, receive: str) -> 
 
 @pytest.mark.parametrize("send", SEND)
 def test_every_send_call_gives_the_same_bytes(chain: Chain, send: str) -> None:
-    words = [f"--send={send}", "--send-chunk=20000", "--head-chunk=10", "--socket-buffer=16K"]
+    words = [f"--send={send}", "--send-chunk=20000", "--head-chunk=10", "--send-buffer=16K"]
     be = chain.server("be", "--port=0", *words)
     relay = chain.server("is", "--port=0", "--upstream", be, *words)
     summary = ask(relay, *words, *kinds(("get", "echo", "digest", "range")), *SIZES, "--count=12")
