@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.property.cases import Case, Hop
-from tests.property.check import Tally, check, surely_active
+from tests.property.check import Tally, check, keep_alive, surely_active
 from tests.property.explore import explore
 from tests.property.pool import Pool
 
@@ -63,3 +63,33 @@ def test_every_hop_of_a_plain_chain_uses_descriptors(pool: Pool) -> None:
 @pytest.mark.parametrize("kind", ["cut", "abandon"])
 def test_chain_survives_answers_that_are_broken_off(pool: Pool, kind: str) -> None:
     check(pool, plain_case(kinds=("get", kind, "echo"), count=30, concurrency=3), Tally())
+
+
+HAZARDS: dict[str, dict[str, object]] = {
+    "pipelined": {"kinds": ("get", "head", "missing"), "pipeline": 8, "count": 40},
+    "chunked": {"kinds": ("get", "head"), "chunked": True, "count": 10},
+    "head": {"kinds": ("head", "get"), "pipeline": 4, "count": 20},
+    "ranges": {"kinds": ("range",), "sizes": (262144, 8193, 1), "count": 60},
+    "half-closed": {"kinds": ("half", "get"), "count": 20},
+    "quit uploads": {"kinds": ("quit", "digest"), "count": 40, "concurrency": 3},
+    "new connections": {"close": True, "count": 60, "concurrency": 3, "sizes": (20000, 0, 262144)},
+}
+
+
+@pytest.mark.parametrize("align", ["on", "off"])
+@pytest.mark.parametrize("hazard", HAZARDS)
+def test_hazard_by_name_shows_the_same(pool: Pool, hazard: str, align: str) -> None:
+    hop = Hop(
+        ("--receive=recv_into", "--send=writev", "--readiness=epoll-edge", "--buffer=65536", "--offset=80"),
+        {} if align == "on" else {"align": "off", "delivery": "window"},
+    )
+    tally = Tally()
+    check(pool, plain_case(hops=(hop, hop, hop), **HAZARDS[hazard]), tally)
+    assert tally.spans > 0
+
+
+def test_connection_is_kept_alive_for_thousands_of_requests(pool: Pool) -> None:
+    tally = Tally()
+    keep_alive(pool, 5000, tally)
+    assert tally.requests == 5000
+    assert tally.spans > 1000

@@ -1,0 +1,27 @@
+"""Clients that go away at any offset and buffers that change right after they were sent harm nobody else's bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.preload.harness import EVERYWHERE, Preload
+
+OPTIONS = [
+    {"strategy": strategy, "delivery": delivery, "align": align}
+    for strategy, delivery, align in (
+        ("direct", "learn", "on"),
+        ("dynamic", "window", "on"),
+        ("static", "window", "off"),
+        ("anticipated", "fetch", "off"),
+    )
+]
+
+
+@pytest.mark.parametrize("case", ["abort", "reuse_after_send", "reuse_after_passing"])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
+def test_hazard_changes_no_byte(preload: Preload, case: str, options: dict[str, str]) -> None:
+    rules = {"listen": EVERYWHERE, "connect": EVERYWHERE, "virtual_min": "4096"}
+    outcome = preload.compare("hazards", case, **rules, **options)
+    assert outcome.active
+    if case != "abort":
+        assert not outcome.trouble
