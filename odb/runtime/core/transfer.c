@@ -91,11 +91,18 @@ static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *strea
     return sent > 0 ? before + sent : before > 0 ? before : sent;
 }
 
+static bool is_empty(const struct msghdr *message) {
+    for (size_t i = 0; i < message->msg_iovlen; i++)
+        if (message->msg_iov[i].iov_len > 0) return false;
+    return true;
+}
+
+/* To send nothing is to ask the kernel for errors: it says nothing to the peer, so it does not decide who speaks how. */
 ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return send_kernel(runtime, fd, message, flags, family);
     ssize_t sent;
-    if (!odb_stream_frames_out(runtime, stream, fd))
+    if (is_empty(message) || !odb_stream_frames_out(runtime, stream, fd))
         sent = send_kernel(runtime, fd, message, flags, family);
     else if ((flags & MSG_ZEROCOPY) && odb_sockopt_wants_classic(runtime, fd))
         sent = as_result(-ENOBUFS); /* the kernel's way of saying: copy */
