@@ -16,7 +16,7 @@ C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c t
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test native lint format fuzz soak docs lock clean
+.PHONY: help setup packages demo test native lint format fuzz soak peers docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -80,6 +80,11 @@ soak: setup ## test transparency with drawn chains of servers for SOAK minutes (
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target odb
 	$(BIN)/python -m tests.property.soak $(SOAK)
+
+peers: setup ## compare CPython's own network tests without and with ODB (5 minutes); exit code 1 if a result differs
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev --target odb
+	$(BIN)/python -m tests.peers.compare
 
 docs: setup ## write docs/CONFIG.md and docs/INTERPOSITION.md from the tables in odb/runtime
 	$(BIN)/odb options --markdown > docs/CONFIG.md.new
