@@ -131,22 +131,26 @@ static void add_waker(struct odb_interests *interests, int set) {
     if (waker != 0) odb_real.epoll_ctl(set, EPOLL_CTL_ADD, waker, &event);
 }
 
-void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd,
-                          const struct epoll_event *event) {
-    if ((unsigned)set >= ODB_INTEREST_SETS) return;
-    if (operation == EPOLL_CTL_ADD) {
-        atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
-        add_waker(interests, set);
-    }
+static void note_set(struct odb_interests *interests, int set) {
+    atomic_fetch_or(&interests->sets[set / 64], set_bit(set));
+    add_waker(interests, set);
+}
+
+int odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, struct epoll_event *event) {
+    if ((unsigned)set >= ODB_INTEREST_SETS) return odb_real.epoll_ctl(set, operation, fd, event);
     odb_lock_take(&interests->lock);
-    struct odb_interest *interest = find(interests, set, fd);
-    if (operation == EPOLL_CTL_ADD)
+    int result = odb_real.epoll_ctl(set, operation, fd, event);
+    struct odb_interest *interest = result == 0 ? find(interests, set, fd) : NULL;
+    if (result == 0 && operation == EPOLL_CTL_ADD) {
+        note_set(interests, set);
         add(interests, set, fd, event);
-    else if (operation == EPOLL_CTL_MOD && interest)
+    } else if (operation == EPOLL_CTL_MOD && interest) {
         modify(interests, interest, event);
-    else if (operation == EPOLL_CTL_DEL && interest)
+    } else if (operation == EPOLL_CTL_DEL && interest) {
         remove_interest(interests, interest);
+    }
     odb_lock_drop(&interests->lock);
+    return result;
 }
 
 static void forget_set(struct odb_interests *interests, int set) {
@@ -234,12 +238,30 @@ bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t da
     return found == 1;
 }
 
-void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest) {
+bool odb_interest_claim(struct odb_interests *interests, struct odb_interest *interest, bool injected) {
     odb_lock_take(&interests->lock);
     struct odb_interest *at = find(interests, interest->set, interest->fd);
-    if (at) {
+    bool mine =
+        at && !at->disarmed && (!injected || (at->events & (EPOLLIN | EPOLLONESHOT)) == (EPOLLIN | EPOLLONESHOT));
+    if (mine && injected) {
+        struct epoll_event nothing = {.events = EPOLLONESHOT, .data = at->data};
+        odb_real.epoll_ctl(at->set, EPOLL_CTL_MOD, at->fd, &nothing);
+    }
+    if (mine) {
         at->disarmed = true;
         set_owed(interests, at, false);
+        *interest = *at;
+    }
+    odb_lock_drop(&interests->lock);
+    return mine;
+}
+
+void odb_interest_rearm(struct odb_interests *interests, const struct odb_interest *interest) {
+    odb_lock_take(&interests->lock);
+    struct odb_interest *at = find(interests, interest->set, interest->fd);
+    if (at && !at->disarmed) {
+        struct epoll_event event = {.events = at->events, .data = at->data};
+        odb_real.epoll_ctl(at->set, EPOLL_CTL_MOD, at->fd, &event);
     }
     odb_lock_drop(&interests->lock);
 }

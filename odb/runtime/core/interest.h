@@ -44,9 +44,9 @@ struct odb_interests {
     _Atomic unsigned turns;
 };
 
-/* Follows a successful epoll_ctl. Without memory the registration stays unknown: its events then pass unfiltered and nothing is injected. */
-void odb_interest_control(struct odb_interests *interests, int set, int operation, int fd,
-                          const struct epoll_event *event);
+/* epoll_ctl: in the kernel and here in one step, so that no event of the one is met by the other's old state. Without memory the registration stays
+ * unknown: its events then pass unfiltered and nothing is injected. Result and errno of epoll_ctl. */
+int odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, struct epoll_event *event);
 
 /* A descriptor is being closed: forgets its registrations and, if it is an epoll set, those in it. */
 void odb_interest_close(struct odb_interests *interests, int fd);
@@ -81,7 +81,11 @@ static inline bool odb_interest_has_waker(const struct odb_interests *interests)
     return atomic_load_explicit(&interests->waker, memory_order_acquire) != 0;
 }
 
-/* EPOLLONESHOT has fired for it. */
-void odb_interest_disarm(struct odb_interests *interests, const struct odb_interest *interest);
+/* There is an event for a one-shot registration, of the kernel's or injected. True for the one caller who may report it, until the application arms it again;
+ * the kernel keeps quiet until then. *interest is then what is registered now. */
+bool odb_interest_claim(struct odb_interests *interests, struct odb_interest *interest, bool injected);
+
+/* The kernel's event for a one-shot registration told nothing: the kernel is to look on, if the application still waits. */
+void odb_interest_rearm(struct odb_interests *interests, const struct odb_interest *interest);
 
 #endif

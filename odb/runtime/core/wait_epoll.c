@@ -42,13 +42,6 @@ static bool stays_owed(const struct odb_runtime *runtime, const struct odb_inter
     return !(interest->events & EPOLLET) || runtime->options.readiness == ODB_READINESS_LEVEL;
 }
 
-/* An event of ours has used up a one-shot registration: the kernel must not fire it as well. */
-static void use_oneshot(struct odb_runtime *runtime, const struct odb_interest *interest) {
-    struct epoll_event nothing = {.events = interest->events & EPOLLONESHOT, .data = interest->data};
-    odb_real.epoll_ctl(interest->set, EPOLL_CTL_MOD, interest->fd, &nothing);
-    odb_interest_disarm(&runtime->interests, interest);
-}
-
 /* Events for streams that owe bytes; `owners` gets the registration of each. Only when none of those that may owe does is there nothing to tell. */
 static int inject(struct odb_runtime *runtime, int set, struct epoll_event *events, struct odb_interest *owners,
                   int room) {
@@ -57,43 +50,32 @@ static int inject(struct odb_runtime *runtime, int set, struct epoll_event *even
     do {
         taken = odb_interest_take_owed(&runtime->interests, set, owed, room < OWED_BATCH ? room : OWED_BATCH);
         for (int i = 0; i < taken; i++) {
+            bool oneshot = owed[i].events & EPOLLONESHOT;
             if (!readable(runtime, owed[i].fd)) continue;
+            if (oneshot && !odb_interest_claim(&runtime->interests, &owed[i], true)) continue;
             events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
             owners[made++] = owed[i];
-            if (owed[i].events & EPOLLONESHOT)
-                use_oneshot(runtime, &owed[i]);
-            else if (stays_owed(runtime, &owed[i]))
-                odb_interest_put_back(&runtime->interests, &owed[i]);
+            if (!oneshot && stays_owed(runtime, &owed[i])) odb_interest_put_back(&runtime->interests, &owed[i]);
         }
     } while (taken > 0 && made == 0);
     return made;
 }
 
-static void rearm(const struct odb_interest *interest) {
-    struct epoll_event event = {.events = interest->events, .data = interest->data};
-    odb_real.epoll_ctl(interest->set, EPOLL_CTL_MOD, interest->fd, &event);
-}
-
 /* What is left of a kernel event once wake-ups without application bytes are taken out; 0: nothing. */
-static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *event,
-                       const struct odb_interest *interest) {
-    if (!(event->events & EPOLLIN) || !odb_fdtable_has(&runtime->fds, interest->fd)) {
-        if (interest->events & EPOLLONESHOT) odb_interest_disarm(&runtime->interests, interest);
-        return event->events;
-    }
+static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *event, struct odb_interest *interest) {
+    bool stream = odb_fdtable_has(&runtime->fds, interest->fd), oneshot = interest->events & EPOLLONESHOT;
     uint32_t left = event->events;
+    if (!(left & EPOLLIN) || !stream) {
+        bool mine = !oneshot || odb_interest_claim(&runtime->interests, interest, false);
+        return mine || !stream ? left : 0;
+    }
     if (readable(runtime, interest->fd)) {
-        if (!(interest->events & EPOLLONESHOT) && stays_owed(runtime, interest))
-            odb_interest_owe(&runtime->interests, interest->fd);
+        if (!oneshot && stays_owed(runtime, interest)) odb_interest_owe(&runtime->interests, interest->fd);
     } else {
         left &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
     }
-    if (!(interest->events & EPOLLONESHOT)) return left;
-    if (left)
-        odb_interest_disarm(&runtime->interests, interest);
-    else
-        rearm(interest);
-    return left;
+    if (oneshot && !left) odb_interest_rearm(&runtime->interests, interest);
+    return oneshot && left && !odb_interest_claim(&runtime->interests, interest, false) ? 0 : left;
 }
 
 /* Adds a kernel event to the one injected for the same registration. False: there is none. */

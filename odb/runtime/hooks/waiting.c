@@ -18,8 +18,8 @@ static const struct timespec *from_ms(int milliseconds, struct timespec *out) {
 
 ODB_EXPORT int epoll_ctl(int set, int operation, int fd, struct epoll_event *event) {
     struct odb_runtime *runtime = odb_enter();
-    int result = odb_real.epoll_ctl(set, operation, fd, event);
-    if (runtime && result == 0) odb_interest_control(&runtime->interests, set, operation, fd, event);
+    int result = runtime ? odb_interest_control(&runtime->interests, set, operation, fd, event)
+                         : odb_real.epoll_ctl(set, operation, fd, event);
     if (runtime && result == 0 && operation == EPOLL_CTL_ADD) odb_waiting_added(runtime, fd);
     return result;
 }

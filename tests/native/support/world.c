@@ -137,8 +137,7 @@ int world_set_made(void) {
 
 void world_epoll(int set, int operation, int fd, uint32_t events) {
     struct epoll_event event = {.events = events, .data.fd = fd};
-    REQUIRE(odb_real.epoll_ctl(set, operation, fd, &event) == 0);
-    odb_interest_control(&world.interests, set, operation, fd, &event);
+    REQUIRE(odb_interest_control(&world.interests, set, operation, fd, &event) == 0);
     if (operation == EPOLL_CTL_ADD) odb_waiting_added(&world, fd);
 }
 
