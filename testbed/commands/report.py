@@ -4,10 +4,10 @@ import argparse
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from testbed.errors import RecordError, UsageError
+from testbed.output import progress_printer
 from testbed.runs import Run, find_run, load_run, merge
 
 _EPILOG = """examples:
@@ -60,8 +60,11 @@ def run(args: argparse.Namespace) -> int:
     from testbed.report.document import make
     from testbed.timelines import timelines
 
-    print(f"drawing {len(merged.records)} measurements", file=sys.stderr, flush=True)
-    report = make(merged.header, merged.records, list(timelines(runs)), figures.name)
+    say = progress_printer()
+    say(f"reading and drawing {len(merged.records)} measurements")
+    report = make(
+        merged.header, merged.records, list(timelines(runs)), figures.name, lambda title: say(f"  {title}")
+    )
     for drawing in report.drawings:
         _write(figures / f"{drawing.name}.svg", drawing.svg)
         _write(figures / f"{drawing.name}.pdf", drawing.pdf)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from testbed.record import Cell, Record, size_name
+from testbed.record import Cell, Record
 from testbed.report.drawing import Drawing, draw, legend
 from testbed.report.figures import plain
 from testbed.report.palette import looks
@@ -83,7 +83,7 @@ def _decode(record: Record) -> Any:
 def cumulative(
     found: Mapping[tuple[Cell, str], Distribution], labels: Sequence[str], setting: Setting
 ) -> Drawing | None:
-    """The distributions of a setting as cumulative curves, a panel per payload; None without any."""
+    """The distributions of a setting as cumulative curves, a panel per cell; None without any."""
     cells = [cell for cell in setting.cells if any((cell, label) in found for label in labels)]
     if not cells:
         return None
@@ -102,7 +102,7 @@ def cumulative(
                         color=look.colour,
                         linestyle=look.line,
                     )
-            _dress(panel, cell)
+            _dress(panel, setting.point(cell))
         for unused in axes[len(cells) :]:
             unused.set_axis_off()
         legend(figure, list(styles.items()), markers=False)
@@ -112,7 +112,7 @@ def cumulative(
     slug = f"latency-cdf-{setting.slug}" if setting.slug else "latency-cdf"
     title = "Distribution of latencies" + (f", {setting.name}" if setting.name else "")
     size = (3.2 * columns if columns > 1 else 5.0, 2.9 * lines + 0.3)
-    return draw(slug, title, _alt(title, cells, labels, found), size, (lines, columns), fill)
+    return draw(slug, title, _alt(title, cells, labels, found, setting), size, (lines, columns), fill)
 
 
 def _thinned(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -124,8 +124,8 @@ def _thinned(steps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [*kept, steps[-1]]
 
 
-def _dress(panel: Axes, cell: Cell) -> None:
-    panel.set_title(size_name(cell.payload))
+def _dress(panel: Axes, title: str) -> None:
+    panel.set_title(title)
     panel.set_xscale("log")
     low, high = panel.get_xlim()
     panel.xaxis.set_major_locator(LogLocator(10, subs=(1.0,) if high / low > 500 else (1.0, 3.0)))
@@ -137,7 +137,11 @@ def _dress(panel: Axes, cell: Cell) -> None:
 
 
 def _alt(
-    title: str, cells: Sequence[Cell], labels: Sequence[str], found: Mapping[tuple[Cell, str], Distribution]
+    title: str,
+    cells: Sequence[Cell],
+    labels: Sequence[str],
+    found: Mapping[tuple[Cell, str], Distribution],
+    setting: Setting,
 ) -> str:
     sentences = []
     for cell in cells:
@@ -147,5 +151,5 @@ def _alt(
             if one is not None:
                 half, most = number(one.percentiles[50.0]), number(one.percentiles[99.0])
                 parts.append(f"{label} 50 % within {half} ms and 99 % within {most} ms")
-        sentences.append(f"{size_name(cell.payload)}: {'; '.join(parts)}.")
+        sentences.append(f"{setting.point(cell)}: {'; '.join(parts)}.")
     return f"Cumulative curves: {title}. {' '.join(sentences)}"

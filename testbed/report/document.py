@@ -5,7 +5,7 @@ template's escaping; the only markup from elsewhere is that of the figures drawn
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from testbed.report.tables import Table, Value
 from testbed.report.timeline import CoreTimeline
 
 _MOST_TIMELINES = 12
-"""With more cells than this, only the largest payload of each setting is shown over time."""
+"""With more cells than this, only the last one of each setting is shown over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,17 @@ class _Material:
 
 
 def make(
-    header: RunHeader, records: Sequence[Record], timelines: Sequence[CoreTimeline], figures_directory: str
+    header: RunHeader,
+    records: Sequence[Record],
+    timelines: Sequence[CoreTimeline],
+    figures_directory: str,
+    progress: Callable[[str], None] = lambda section: None,
 ) -> Report:
-    """The report on a run's records.  `figures_directory` is the name under which the page mentions the figures' files."""
+    """The report on a run's records.
+
+    `figures_directory` is the name under which the page mentions the figures' files; `progress` is told the title of every
+    section that is done.
+    """
     comparison = compare(header, records)
     measured = {record.cell for record in records}
     cells = [cell for cell in dict.fromkeys(row.cell for row in comparison.rows) if cell in measured]
@@ -84,7 +92,11 @@ def make(
         timelines,
         curves.distributions(records),
     )
-    sections = tuple(section for section in _sections(material) if section.blocks)
+    sections = []
+    for section in _sections(material):
+        progress(section.title)
+        if section.blocks:
+            sections.append(section)
     original = load_original()
     findings = evaluate(original, header.plan, records)
     warnings = _warnings(header, comparison, records)
@@ -163,10 +175,11 @@ def _of_quantities(
 ) -> Section:
     blocks = []
     for setting in material.settings:
-        drawing = figures.by_payload(material.comparison, setting, name, title, shown)
+        drawing = figures.over_cells(material.comparison, setting, name, title, shown)
         if drawing is not None:
-            columns = quantities.of_each_intermediary(shown, setting.cells[0].tiers)
-            table = tables.by_payload(material.comparison, setting, columns, drawing.title)
+            longest = max(cell.tiers for cell in setting.cells)
+            columns = quantities.of_each_intermediary(shown, longest)
+            table = tables.over_cells(material.comparison, setting, columns, drawing.title)
             blocks.append(Block(heading=setting.name, drawing=drawing, tables=(table,)))
     return Section(name, title, intro, tuple(blocks))
 
@@ -188,14 +201,19 @@ def _distributions(material: _Material) -> Section:
 
 
 def _over_time(material: _Material) -> Section:
-    cells = [(setting, cell) for setting in material.settings for cell in setting.cells]
+    cells = [
+        (setting, cell)
+        for at, setting in enumerate(material.settings)
+        for cell in setting.cells
+        if not any(cell in earlier.cells for earlier in material.settings[:at])
+    ]
     if len(cells) > _MOST_TIMELINES:
         cells = [(setting, setting.cells[-1]) for setting in material.settings]
     blocks = []
     for setting, cell in cells:
         drawing = timeline.busy_cores(material.timelines, material.labels, setting, cell)
         if drawing is not None:
-            heading = ", ".join(filter(None, (size_name(cell.payload), setting.name)))
+            heading = ", ".join(filter(None, (setting.call(cell), setting.name)))
             table = tables.busy(material.timelines, material.labels, cell)
             blocks.append(Block(heading=heading, drawing=drawing, tables=(table,)))
     return Section(

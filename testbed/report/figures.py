@@ -1,4 +1,4 @@
-"""Figures of metrics by payload: one line per variant with 95 % intervals, one panel per metric."""
+"""Figures of metrics over the cells of a setting: one line per variant with 95 % intervals, one panel per metric."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from testbed.analysis import Comparison, Row, Statistic
-from testbed.record import size_name
+from testbed.record import Cell
 from testbed.report.drawing import Drawing, draw, legend
 from testbed.report.palette import Look, looks
 from testbed.report.quantities import Quantity
@@ -18,13 +18,13 @@ _HEIGHT = 2.9
 _LOGARITHMIC = 25
 """Values of a panel that lie further apart than this factor are drawn on a logarithmic scale."""
 _DODGE = 0.12
-"""How far apart the variants of one payload stand, in units of payloads, so that intervals do not cover each other."""
+"""How far apart the variants of one cell stand, in units of cells, so that intervals do not cover each other."""
 
 
-def by_payload(
+def over_cells(
     comparison: Comparison, setting: Setting, name: str, title: str, quantities: Sequence[Quantity]
 ) -> Drawing | None:
-    """The figure of `quantities` over the payloads of `setting`; None if there is not one value of any of them."""
+    """The figure of `quantities` over the cells of `setting`; None if there is not one value of any of them."""
     rows = [row for row in comparison.rows if row.cell in setting.cells]
     shown = [item for item in quantities if any(_median(row, item.name) is not None for row in rows)]
     if not shown:
@@ -57,14 +57,14 @@ def _panel(
         points = [
             (at + offset, statistic)
             for at, cell in enumerate(setting.cells)
-            for statistic in [_statistic(rows, cell.payload, label, item.name)]
+            for statistic in [_statistic(rows, cell, label, item.name)]
             if statistic is not None and statistic.median is not None
         ]
         seen += [value for _, one in points for value in _bounds(one, item.scale)]
         _line(axes, points, item.scale, look)
     axes.set_title(item.title)
     axes.set_ylabel(item.unit)
-    axes.set_xlabel("payload")
+    axes.set_xlabel(setting.axis_title)
     axes.set_xticks(range(len(setting.cells)), _ticks(setting))
     axes.set_xlim(-0.5, len(setting.cells) - 0.5)
     axes.grid(visible=False, axis="x")
@@ -107,8 +107,8 @@ def plain(value: float) -> str:
 
 
 def _ticks(setting: Setting) -> list[str]:
-    """Payloads, on two lines where they would touch each other."""
-    names = [size_name(cell.payload) for cell in setting.cells]
+    """The cells, on two lines where they would touch each other."""
+    names = [setting.point(cell) for cell in setting.cells]
     return [name.replace(" ", "\n") for name in names] if len(names) > 3 else names
 
 
@@ -119,9 +119,9 @@ def _bounds(one: Statistic, scale: float) -> tuple[float, float]:
     return low * scale, high * scale
 
 
-def _statistic(rows: Sequence[Row], payload: int, label: str, name: str) -> Statistic | None:
+def _statistic(rows: Sequence[Row], cell: Cell, label: str, name: str) -> Statistic | None:
     for row in rows:
-        if row.cell.payload == payload and row.variant == label:
+        if row.cell == cell and row.variant == label:
             return row.metrics.get(name)
     return None
 
@@ -132,19 +132,19 @@ def _median(row: Row, name: str) -> float | None:
 
 
 def _alt(title: str, items: Sequence[Quantity], setting: Setting, rows: Sequence[Row]) -> str:
-    """The figure in words: every line at its smallest and its largest payload."""
-    ends = list(dict.fromkeys((setting.cells[0].payload, setting.cells[-1].payload)))
+    """The figure in words: every line at its first and its last cell."""
+    ends = list(dict.fromkeys((setting.cells[0], setting.cells[-1])))
     sentences = []
     for item in items:
         parts = []
         for label in dict.fromkeys(row.variant for row in rows):
             values = [
-                f"{item.show(one.median)} at {size_name(payload)}"
-                for payload in ends
-                for one in [_statistic(rows, payload, label, item.name)]
+                f"{item.show(one.median)} at {setting.point(cell)}"
+                for cell in ends
+                for one in [_statistic(rows, cell, label, item.name)]
                 if one is not None and one.median is not None
             ]
             if values:
                 parts.append(f"{label} {' and '.join(values)}")
         sentences.append(f"{item.title} in {item.unit}: {'; '.join(parts)}.")
-    return f"Line chart: {title} by payload. {' '.join(sentences)}"
+    return f"Line chart: {title} by {setting.axis_title}. {' '.join(sentences)}"

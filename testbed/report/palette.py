@@ -43,7 +43,8 @@ VARIABLES: Mapping[str, tuple[str, str]] = {
 """Style variables by name: the colour on light ground (as drawn) and on dark ground."""
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",

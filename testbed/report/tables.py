@@ -44,7 +44,7 @@ GLANCE = (*CPU, *(one for one in BYTES if one.name == "is.bytes"), *LATENCY[:2],
 
 
 def glance(comparison: Comparison, setting: Setting, label: str) -> Table:
-    """The ratios of one variant to the baseline: a line per metric, a column per payload."""
+    """The ratios of one variant to the baseline: a line per metric, a column per cell."""
     rows = []
     for item in GLANCE:
         fields = [
@@ -53,16 +53,16 @@ def glance(comparison: Comparison, setting: Setting, label: str) -> Table:
         ]
         rows.append((Value(item.title), *fields))
     where = f" ({setting.name})" if setting.name else ""
-    columns = ("", *(size_name(cell.payload) for cell in setting.cells))
+    columns = ("", *(setting.call(cell) for cell in setting.cells))
     return Table(
         f"{label}{where}: medians as multiples of those of {comparison.baseline}", columns, tuple(rows)
     )
 
 
-def by_payload(
+def over_cells(
     comparison: Comparison, setting: Setting, quantities: Sequence[Quantity], caption: str
 ) -> Table:
-    """The numbers behind a figure: a line per payload and variant, a column per quantity."""
+    """The numbers behind a figure: a line per cell and variant, a column per quantity."""
     rows = []
     for cell in setting.cells:
         for variant in comparison.variants:
@@ -71,8 +71,8 @@ def by_payload(
                 _measured(item, _metric(comparison, cell, variant.label, item.name), row)
                 for item in quantities
             ]
-            rows.append((Value(size_name(cell.payload)), Value(variant.label, _count(row)), *fields))
-    columns = ("payload", "variant", *(f"{item.title}, {item.unit}" for item in quantities))
+            rows.append((Value(setting.point(cell)), Value(variant.label, _count(row)), *fields))
+    columns = (setting.axis_title, "variant", *(f"{item.title}, {item.unit}" for item in quantities))
     return Table(caption, columns, tuple(rows), heads=2)
 
 
@@ -90,8 +90,14 @@ def percentiles(
             values = [number(one.percentiles[percent]) for percent in PERCENTILES] + [number(one.maximum)]
             fields = [Value(text, tone="" if one.usable else "warn") for text in values]
             requests = Value(f"{one.requests:,}", f"{one.runs} repetitions")
-            rows.append((Value(size_name(cell.payload)), Value(label, note), requests, *fields))
-    columns = ("payload", "variant", "requests", *(f"{percent:g} %" for percent in PERCENTILES), "maximum")
+            rows.append((Value(setting.point(cell)), Value(label, note), requests, *fields))
+    columns = (
+        setting.axis_title,
+        "variant",
+        "requests",
+        *(f"{percent:g} %" for percent in PERCENTILES),
+        "maximum",
+    )
     return Table("Latency in ms within which so many of all requests were answered", columns, tuple(rows), 2)
 
 

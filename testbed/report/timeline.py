@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from testbed.record import Cell, size_name
+from testbed.record import Cell
 from testbed.report.drawing import Drawing, draw
 from testbed.report.palette import MUTED, looks
 from testbed.report.quantities import number
@@ -75,8 +75,8 @@ def busy_cores(
                 panel.set_xlabel("seconds since the load began" if line == len(rows) - 1 else "")
                 panel.tick_params(labelbottom=line == len(rows) - 1, labelleft=column == 0)
 
-    name = "-".join(filter(None, ("cores", setting.slug, str(cell.payload))))
-    title = ", ".join(filter(None, (f"Cores over time, {size_name(cell.payload)}", setting.name)))
+    name = "-".join(filter(None, ("cores", setting.slug, setting.point(cell).replace(" ", ""))))
+    title = ", ".join(filter(None, ("Cores over time", setting.call(cell), setting.name)))
     size = (9.6 if len(shown) > 1 else 5.5, 1.25 * len(rows) + 0.5)
     return draw(name, title, _alt(title, mine), size, (len(rows), len(shown)), fill)
 

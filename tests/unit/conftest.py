@@ -1,4 +1,4 @@
-"""Fixtures of the unit tier: small shared libraries and programs compiled on the spot."""
+"""Fixtures of the unit tier: small shared libraries and programs compiled on the spot, reports without drawings."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def harmless(compile_c: Callable[..., Path]) -> Path:
     """A library that can be preloaded, takes every option file and does nothing."""
     source = "int odb_check_options(const char *path) { return path == 0; }"
     return compile_c("libharmless.so", source, "-shared", "-fPIC")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose figures have names, titles and words, but are not drawn: for tests of everything else."""
+    from testbed.report import curves, figures, timeline
+    from testbed.report.drawing import Drawing
+
+    def draw(name: str, title: str, alt: str, *rest: object) -> Drawing:
+        return Drawing(name, title, alt, "<svg></svg>", b"<svg/>", b"%PDF")
+
+    for module in (curves, figures, timeline):
+        monkeypatch.setattr(module, "draw", draw)

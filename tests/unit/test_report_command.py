@@ -76,12 +76,13 @@ def test_the_newest_run_is_reported_into_its_directory(
     assert (said["schema"], said["run"], said["report"]) == (1, run.name, str(run / "report.html"))
     assert sum(said["findings"].values()) > 20
     names = {Path(name).name for name in said["figures"]}
-    assert {"cpu.pdf", "cpu.svg", "cores-65536.pdf"} <= names
+    assert {"cpu.pdf", "cpu.svg", "cores-64KiB.pdf"} <= names
     assert names == {path.name for path in (run / "report-figures").iterdir()}
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "vanilla fe core 1 busy 50.0 % on average" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_out_names_the_page_and_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = store(tmp_path)
     out = tmp_path / "deep" / "paper.html"
@@ -92,6 +93,7 @@ def test_out_names_the_page_and_its_figures(tmp_path: Path, capsys: pytest.Captu
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_report_leaves_the_old_page_and_nothing_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +111,7 @@ def test_an_interrupted_report_leaves_the_old_page_and_nothing_half_made(
     assert [path.name for path in run.rglob("*partial*")] == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_page(
     assert list(run.rglob("*partial*")) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_corrupt_samples_cost_the_time_series_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

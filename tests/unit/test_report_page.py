@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from testbed.record import Metric
+from testbed.record import Cell, Metric
 from testbed.report.document import Report, make
 from testbed.report.palette import VARIABLES
 from testbed.report.quantities import number
+from testbed.report.settings import settings
 from testbed.report.tables import foreign_shares
 from testbed.report.timeline import CoreTimeline
 from tests.unit import report_samples as samples
@@ -143,6 +144,7 @@ def test_text_from_records_is_escaped() -> None:
     assert evil in "".join(shown.text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_few_repetitions_failures_and_gaps_are_said_first() -> None:
     plan = samples.plan("vanilla", "odb", n=3)
     header, records = samples.run(plan, lambda label, cell, name: 1.0)
@@ -158,6 +160,7 @@ def test_few_repetitions_failures_and_gaps_are_said_first() -> None:
     assert "not usable" in made.html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_foreign_work_on_a_core_of_a_server_is_a_warning() -> None:
     plan = samples.plan("vanilla", payloads=(16384,), n=1)
     header, records = samples.run(plan, lambda label, cell, name: 1.0)
@@ -172,6 +175,7 @@ def test_foreign_work_on_a_core_of_a_server_is_a_warning() -> None:
     assert any("other work" in warning and "1 of 1" in warning for warning in made.warnings)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_are_kept_apart_and_named() -> None:
     plan = samples.plan("vanilla", payloads=(16384,), aligns=(True, False), n=1)
     header, records = samples.run(plan, lambda label, cell, name: 1.0)
@@ -184,6 +188,7 @@ def test_settings_are_kept_apart_and_named() -> None:
     assert "CPU per request, unaligned" in [drawing.title for drawing in made.drawings]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_unreadable_histogram_costs_its_curve_only() -> None:
     plan = samples.plan("vanilla", n=1)
     header, records = samples.run(plan, lambda label, cell, name: 1.0)
@@ -193,6 +198,7 @@ def test_an_unreadable_histogram_costs_its_curve_only() -> None:
     assert any(drawing.name == "cpu" for drawing in made.drawings)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_intermediary_of_a_chain_has_a_column() -> None:
     plan = samples.plan("vanilla", payloads=(16384,), n=1)
     plan = replace(plan, cells=tuple(replace(cell, tiers=2) for cell in plan.cells))
@@ -224,3 +230,26 @@ def test_every_intermediary_of_a_chain_has_a_column() -> None:
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_cells_are_arranged_by_what_they_differ_in() -> None:
+    sizes = [Cell(payload, load="calm") for payload in (4096, 262144, 1048576)]
+    chains = [Cell(262144, tiers=tiers, load="calm") for tiers in (1, 2, 3)]
+    buffers = [
+        Cell(262144, buffer_size=size, buffering=on, load="calm")
+        for size in ("4k", "16k", "256k")
+        for on in (False, True)
+    ]
+    alone = [Cell(65536, load="busy")]
+    made = settings([*sizes, *chains, *buffers, *alone])
+    assert [(one.axis, [one.point(cell) for cell in one.cells]) for one in made] == [
+        ("payload", ["4 KiB", "256 KiB", "1 MiB"]),
+        ("tiers", ["1", "2", "3"]),
+        ("buffer_size", ["4k", "16k", "256k"]),
+        ("buffer_size", ["4k", "16k", "256k"]),
+        ("payload", ["64 KiB"]),
+    ]
+    assert len({one.slug for one in made}) == len({one.name for one in made}) == 5
+    assert made[1].name == "256 KiB, buffers of 16k, proxy_buffering off, load calm"
+    assert made[1].call(made[1].cells[2]) == "3 intermediaries"
+    assert [one.name for one in settings(sizes)] == [""]
