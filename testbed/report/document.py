@@ -295,7 +295,7 @@ def _render(
         measured=_span(header, material.records),
         common=common([cell for setting in material.settings for cell in setting.cells]),
         payloads=", ".join(
-            size_name(size)
+            size_name(size).replace(" ", "\N{NO-BREAK SPACE}")
             for size in sorted({cell.payload for setting in material.settings for cell in setting.cells})
         ),
         repetitions=header.plan.repetitions,

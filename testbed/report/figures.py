@@ -97,7 +97,7 @@ def _scale(axes: Axes, seen: Sequence[float]) -> None:
         axes.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 3.0)))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(seen, default=0) * 1.08 or 1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
 
 

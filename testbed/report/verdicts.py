@@ -1,13 +1,15 @@
 """The page "the original's findings, and ours": statements with verdicts in words, and their numbers."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.analysis import Comparison
-from testbed.record import Json, encode, size_name
+from testbed.record import Cell, Json, encode, size_name
 from testbed.report.findings import VERDICTS, Evidence, Finding, Verdict
 from testbed.report.quantities import number, quantity, ratio_text
+from testbed.report.settings import word
 from testbed.report.statements import Original
 from testbed.report.tables import Table, Tone, Value
 
@@ -114,10 +116,17 @@ def load_text(comparison: Comparison) -> str:
 def _load(load: Json) -> str:
     if not isinstance(load, dict):
         return "-"
-    users, requests = load["users"], load["requests_per_user"]
-    if load.get("model", "ramp") == "ramp" and isinstance(users, int) and isinstance(requests, int):
-        return f"{load['spawn_rate']:g} clients per second up to {users:,} clients, {users * requests:,} GETs"
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in load.items() if value is not None)
+    users, each, model = load["users"], load["requests_per_user"], load.get("model", "ramp")
+    assert isinstance(users, int)
+    assert isinstance(each, int)
+    seconds = load.get("seconds")
+    amount = f"{users * each:,} GETs" if seconds is None else f"for {seconds:g} s"
+    if model == "open":
+        return f"{load['rate']:g} requests per second whatever the answers take, {amount}"
+    generator = "" if load.get("generator", "locust") == "locust" else f", by {load['generator']}"
+    if model == "closed":
+        return f"{users:,} clients at once, {amount}{generator}"
+    return f"{load['spawn_rate']:g} clients per second up to {users:,} clients, {amount}{generator}"
 
 
 def _either(values: Sequence[object]) -> str:
@@ -137,12 +146,13 @@ def _remark(finding: Finding) -> str:
 
 def _table(finding: Finding) -> Table:
     rows = []
+    cells = [item.subject[1] for item in finding.evidence]
     for item in finding.evidence:
         of = quantity(item.metric)
         rows.append(
             (
                 Value(f"{of.title}, {of.unit}" if of.unit else of.title),
-                Value(size_name(item.subject[1].payload)),
+                Value(size_name(item.subject[1].payload), _apart(item.subject[1], cells)),
                 Value(of.show(item.contrast.median), _side(item, item.subject)),
                 Value(of.show(item.contrast.reference), _side(item, item.reference)),
                 Value(ratio_text(item.contrast.ratio), _interval(item)),
@@ -155,6 +165,13 @@ def _table(finding: Finding) -> Table:
     return Table(
         "Medians, their ratio with its 95 % interval, and what follows", columns, tuple(rows), heads=2
     )
+
+
+def _apart(cell: Cell, cells: Sequence[Cell]) -> str:
+    """What tells a cell from others of its payload."""
+    names = [field.name for field in dataclasses.fields(Cell) if field.name not in ("payload", "align")]
+    varying = [name for name in names if len({getattr(one, name) for one in cells}) > 1]
+    return ", ".join(word(name, getattr(cell, name)) for name in varying)
 
 
 def _side(item: Evidence, side: tuple[str, object]) -> str:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from testbed.analysis import compare
 from testbed.record import Cell, Metric
 from testbed.report.document import Report, make
 from testbed.report.palette import VARIABLES
@@ -14,6 +15,7 @@ from testbed.report.quantities import number
 from testbed.report.settings import settings
 from testbed.report.tables import foreign_shares
 from testbed.report.timeline import CoreTimeline
+from testbed.report.verdicts import load_text
 from tests.unit import report_samples as samples
 from tests.unit.record_samples import use
 
@@ -253,3 +255,19 @@ def test_cells_are_arranged_by_what_they_differ_in() -> None:
     assert made[1].name == "256 KiB, buffers of 16k, proxy_buffering off, load calm"
     assert made[1].call(made[1].cells[2]) == "3 intermediaries"
     assert [one.name for one in settings(sizes)] == [""]
+
+
+def test_loads_are_told_in_words() -> None:
+    plan = samples.plan("vanilla", payloads=(16384,), n=1)
+    loads = {
+        "calm": replace(plan.load, model="open", rate=100.0),
+        "busy": replace(plan.load, model="closed"),
+        "wrk": replace(plan.load, model="closed", generator="wrk", seconds=10.0),
+    }
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    assert load_text(compare(header, records)) == "16 clients per second up to 32 clients, 640 GETs"
+    header, records = samples.run(replace(plan, loads=loads), lambda label, cell, name: 1.0)
+    assert load_text(compare(header, records)) == (
+        "calm: 100 requests per second whatever the answers take, 640 GETs; "
+        "busy: 32 clients at once, 640 GETs; wrk: 32 clients at once, for 10 s, by wrk"
+    )
