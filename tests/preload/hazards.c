@@ -1,5 +1,8 @@
-/* hazards.c: clients that go away at any offset, and buffers that change right after they were sent: hazards CASE. */
+/* hazards.c: clients that go away at any offset, buffers that change right after they were sent, calls that signals interrupt: hazards CASE. */
 #include "scene.h"
+
+#include <sys/ioctl.h>
+#include <sys/time.h>
 
 enum { SIZE = 3 * 4096 + 500, SEED = 41, ROUNDS = 60, LARGE = 45000 };
 
@@ -138,13 +141,65 @@ static void pass_on(uint16_t port) {
     say("%d bodies passed on\n", ROUNDS);
 }
 
+static _Atomic long ticks;
+
+static void tick(int number) {
+    (void)number;
+    ticks++;
+}
+
+/* With SA_RESTART a signal may cut a transfer short, but no call fails with EINTR. */
+static void start_ticking(void) {
+    struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
+    struct itimerval often = {.it_interval = {.tv_usec = 200}, .it_value = {.tv_usec = 200}};
+    must(sigaction(SIGPROF, &action, NULL) == 0 && sigaction(SIGALRM, &action, NULL) == 0);
+    must(setitimer(ITIMER_REAL, &often, NULL) == 0);
+}
+
+static void stop_ticking(void) {
+    must(setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL) == 0);
+}
+
+static void serve_interrupted(int listener) {
+    int fd = answer(listener), size = 20000;
+    must(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
+    start_ticking();
+    for (int round = 0; round < 6 * ROUNDS; round++) {
+        size_t length = round % 3 == 0 ? LARGE : 4000;
+        send_content(fd, length, (uint64_t)round);
+    }
+    await(fd);
+    stop_ticking();
+    close(fd);
+}
+
+/* Takes every second piece late, so that the server has to wait for room. */
+static void receive_interrupted(uint16_t port) {
+    int fd = call_up(port), queued = 0;
+    char *bytes = malloc(LARGE);
+    start_ticking();
+    for (int round = 0; round < 6 * ROUNDS; round++) {
+        size_t length = round % 3 == 0 ? LARGE : 4000;
+        for (long until = ticks + 5; round % 2 == 1 && ticks < until;) must(ioctl(fd, FIONREAD, &queued) == 0);
+        recv_all(fd, bytes, length);
+        must(holds(bytes, length, (uint64_t)round, 0));
+    }
+    tell(fd);
+    await_end(fd);
+    stop_ticking();
+    must(close(fd) == 0);
+    free(bytes);
+    say("%d rounds under signals\n", 6 * ROUNDS);
+}
+
 static const struct {
     const char *name;
     void (*server)(int listener);
     void (*client)(uint16_t port);
 } cases[] = {{"abort", serve_deserters, abort_everywhere},
              {"reuse_after_send", serve_from_one_buffer, receive_rounds},
-             {"reuse_after_passing", serve_both_ends, pass_on}};
+             {"reuse_after_passing", serve_both_ends, pass_on},
+             {"interrupted", serve_interrupted, receive_interrupted}};
 
 int main(int argc, char **argv) {
     must(argc == 2);

@@ -1,4 +1,4 @@
-"""Clients that go away at any offset and buffers that change right after they were sent harm nobody else's bytes."""
+"""Clients that go away at any offset, buffers that change right after they were sent, and signals change nobody's bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("case", ["abort", "reuse_after_send", "reuse_after_passing"])
+@pytest.mark.parametrize("case", ["abort", "reuse_after_send", "reuse_after_passing", "interrupted"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
 def test_hazard_changes_no_byte(preload: Preload, case: str, options: dict[str, str]) -> None:
     rules = {"listen": EVERYWHERE, "connect": EVERYWHERE, "virtual_min": "4096"}

@@ -1,6 +1,7 @@
 /* splice.c: moves bytes between streams and pipes through memory, never taking more from one side than the other has room for. */
 #include "core/splice.h"
 
+#include "core/interrupted.h"
 #include "core/transfer.h"
 #include "os/fds.h"
 #include "os/real.h"
@@ -22,7 +23,9 @@ static short await_pipe(int pipe, short event, unsigned flags) {
     struct pollfd entry = {.fd = pipe, .events = event};
     int status = odb_real.fcntl(pipe, F_GETFL);
     bool waits = status >= 0 && !(status & O_NONBLOCK) && !(flags & SPLICE_F_NONBLOCK);
-    int ready = odb_real.poll(&entry, 1, waits ? -1 : 0);
+    int ready;
+    do ready = odb_real.poll(&entry, 1, waits ? -1 : 0);
+    while (ready < 0 && errno == EINTR && odb_interrupted_restarts());
     if (ready > 0) return entry.revents;
     if (ready == 0) errno = EAGAIN;
     return 0;

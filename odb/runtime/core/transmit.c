@@ -1,6 +1,7 @@
 /* transmit.c: sends frames, one system call for as many as fit, and keeps the order when the socket is full. */
 #include "core/transmit.h"
 
+#include "core/interrupted.h"
 #include "core/receive.h"
 #include "core/transmit_private.h"
 #include "os/real.h"
@@ -162,7 +163,9 @@ int odb_transmit_wait(int fd) {
     odb_real.getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size);
     int milliseconds =
         timeout.tv_sec || timeout.tv_usec ? (int)(timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000) : -1;
-    int ready = odb_real.poll(&room, 1, milliseconds);
+    int ready;
+    do ready = odb_real.poll(&room, 1, milliseconds);
+    while (ready < 0 && errno == EINTR && milliseconds < 0 && odb_interrupted_restarts());
     return ready > 0 ? 0 : ready < 0 ? -errno : -EAGAIN;
 }
 
