@@ -22,11 +22,13 @@ class LatencyHistogram:
         """Latencies recorded."""
         return int(self._counts.total_count)
 
-    def record(self, microseconds: float) -> None:
-        """Record one latency; what lies outside of the range counts at its border."""
+    def record(self, microseconds: float, count: int = 1) -> None:
+        """Record a latency `count` times; what lies outside of the range counts at its border."""
+        if count == 0:
+            return
         value = min(max(round(microseconds), LOWEST_US), HIGHEST_US)
-        self._counts.record_value(value)
-        self.sum_us += value
+        self._counts.record_value(value, count)
+        self.sum_us += value * count
         self.max_us = max(self.max_us, value)
 
     def merge(self, encoded: str, *, sum_us: int, max_us: int) -> None:

@@ -28,12 +28,16 @@ class LoadOptions:
     """What every client does.
 
     ``payloads`` are sizes in bytes, asked for in turn; ``path_template`` contains ``{size}``; ``sha256`` is the
-    expected digest in hex or None (then the manifest at ``manifest`` says it); timeouts are in seconds.
+    expected digest in hex or None (then the manifest at ``manifest`` says it); timeouts are in seconds. ``rate`` is how
+    many requests per second all clients make together, None: each asks again as soon as it was answered.
+    ``together``: no client begins before all have arrived.
     """
 
     payloads: tuple[int, ...]
     path_template: str
     requests_per_user: int
+    rate: float | None
+    together: bool
     check: str
     sha256: str | None
     manifest: str
@@ -72,6 +76,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="GETs that each client makes (default: 30)",
+    )
+    parser.add_argument(
+        "--rate",
+        default=0.0,
+        type=float,
+        metavar="N",
+        help="Requests per second that all clients make together at even distances, however long the answers take; "
+        "latency counts from the moment at which a request was due (default: 0, each client asks again when answered)",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="Let no client begin before all of them have arrived (with --rate none does anyway)",
     )
     parser.add_argument(
         "--check",
@@ -142,8 +159,13 @@ def parse(namespace: Any) -> LoadOptions:
     requests = int(namespace.requests_per_user)
     if requests < 1:
         raise OptionError(f"--requests-per-user {requests}: too small; give 1 or more")
+    rate = float(namespace.rate)
+    if not 0 <= rate <= 1_000_000:
+        raise OptionError(f"--rate {namespace.rate}: not a rate; give requests per second, or 0 for none")
     return LoadOptions(
         payloads=payloads,
+        rate=rate or None,
+        together=bool(namespace.together),
         path_template=_template(str(namespace.path_template)),
         requests_per_user=requests,
         check=check,

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Tally:
         self._cpu_seconds: float | None = None
 
     def begin_cpu(self) -> None:
-        """The first client begins now: CPU time counts from here."""
+        """The first request is sent now: CPU time counts from here."""
         self._cpu_begin = time.process_time()
 
     def end_cpu(self) -> None:
@@ -118,8 +118,13 @@ def merge(snapshots: Iterable[dict[str, Any]]) -> Total:
     return total
 
 
-def document(total: Total, *, users: int, expected: int) -> dict[str, Any]:
-    """The result file's content; ``complete`` says whether all `expected` requests were made."""
+def document(
+    total: Total, *, users: int, expected: int, parts: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The result file's content; ``complete`` says whether all `expected` requests were made.
+
+    `parts` are the snapshots of the processes by name: their histograms add up to the whole.
+    """
     latencies = total.latencies
     return {
         "schema": SCHEMA,
@@ -144,6 +149,10 @@ def document(total: Total, *, users: int, expected: int) -> dict[str, Any]:
         "cpu_seconds": total.cpu_seconds,
         "cpu_share": total.cpu_share,
         "processes": total.processes,
+        "parts": [
+            {"name": name, "histogram": part["histogram"], "cpu_seconds": part["cpu_seconds"]}
+            for name, part in sorted((parts or {}).items())
+        ],
     }
 
 

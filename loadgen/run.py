@@ -25,6 +25,8 @@ from loadgen import preflight, result
 from loadgen.dispatcher import EvenDispatcher
 from loadgen.options import LoadOptions, OptionError, add_arguments, parse
 from loadgen.preflight import EXIT_FAILURE, EXIT_USAGE, PreflightError
+from loadgen.shape import Schedule
+from loadgen.users import LATE
 from loadgen.verify import Verifier
 
 logger = logging.getLogger(__name__)
@@ -34,12 +36,18 @@ EXIT_INTERRUPTED = 130
 # How long the master waits for the workers' last counts, in seconds.
 COLLECT_TIMEOUT = 15.0
 
-# Messages between workers and master, and the option that carries the run's name to the workers.
+# Between the arrival of the last client and the first request of clients that begin together.
+SETTLING_SECONDS = 0.3
+
+# Messages between workers and master, and the options that carry the run's name, its clients and the seconds in which
+# they arrive to the workers.
 FINISHED = "odb_finished"
 COLLECT = "odb_collect"
 COUNTS = "odb_counts"
 ABORT = "odb_abort"
 RUN_NAME = "odb_run"
+ALL_CLIENTS = "odb_clients"
+ARRIVAL = "odb_arrival"
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class _State:
 
     name: str
     begun: bool = False
+    requesting: bool = False
     tally: result.Tally = field(default_factory=result.Tally)
     started: int = 0
     finished: int = 0
@@ -69,6 +78,7 @@ class Run:
 
     def __init__(self, events: Any) -> None:
         self.active = False
+        self.beginning = 0.0
         self._environment: Any = None
         self._role = "local"
         self._descriptor_limit = 0
@@ -90,10 +100,24 @@ class Run:
     def client_started(self) -> int:
         """A client begins; returns its number in this process, from 0."""
         if self._state.started == 0:
-            self._state.tally.begin_cpu()
+            self.beginning = time.perf_counter() + self._seconds_to_arrive()
             self._state.last_success = time.monotonic()
         self._state.started += 1
         return self._state.started - 1
+
+    def request_begins(self) -> None:
+        """A client sends a request; what was used before the first one was used for waiting."""
+        if not self._state.requesting:
+            self._state.requesting = True
+            self._state.tally.begin_cpu()
+
+    def schedule(self, number: int) -> Schedule | None:
+        """When the requests of a client of this process are due; None without a rate."""
+        rate = self.options.rate
+        if rate is None:
+            return None
+        process = getattr(self._environment.runner, "worker_index", 0) if self._role == "worker" else 0
+        return Schedule(rate, self._all_clients(), number, process)
 
     def client_finished(self) -> None:
         """A client has made all of its requests."""
@@ -140,6 +164,8 @@ class Run:
         if self._role == "master":
             # Locust hands unknown options on to the workers: so they learn which run they are in.
             setattr(parsed, RUN_NAME, uuid.uuid4().hex)
+            setattr(parsed, ALL_CLIENTS, int(environment.runner.target_user_count))
+            setattr(parsed, ARRIVAL, self._seconds_to_arrive())
         self._state = _State(getattr(parsed, RUN_NAME, ""), begun=True)
         try:
             self.options = parse(parsed)
@@ -167,11 +193,35 @@ class Run:
         parsed = self._environment.parsed_options
         return -(-int(parsed.num_users) // int(parsed.processes)) if parsed.processes else 0
 
+    def _all_clients(self) -> int:
+        """Clients of all processes together."""
+        if self._role == "worker":
+            return int(getattr(self._environment.parsed_options, ALL_CLIENTS))
+        return int(self._environment.runner.target_user_count)
+
+    def _seconds_to_arrive(self) -> float:
+        """How long the clients take to arrive, and a little: no request at a rate is due before all are there."""
+        parsed = self._environment.parsed_options
+        if self._role == "worker":
+            return float(getattr(parsed, ARRIVAL))
+        return self._all_clients() / float(parsed.spawn_rate or 1) + SETTLING_SECONDS
+
     def _on_request(
-        self, start_time: float, response_time: float, response_length: int, exception: Any = None, **_: Any
+        self,
+        start_time: float,
+        response_time: float,
+        response_length: int,
+        exception: Any = None,
+        context: Any = None,
+        **_: Any,
     ) -> None:
+        # A request that had to wait for its client counts from when it was due: the server made it wait.
+        late = float((context or {}).get(LATE, 0.0))
         self._state.tally.record(
-            start_time=start_time, response_ms=response_time, body_bytes=response_length, error=exception
+            start_time=start_time - late,
+            response_ms=response_time + late * 1000,
+            body_bytes=response_length,
+            error=exception,
         )
         if exception is None:
             self._state.last_success = time.monotonic()
@@ -288,9 +338,10 @@ class Run:
         self._state.concluded = True
         if self._role == "local":
             self._state.snapshots = {"local": self._state.tally.snapshot()}
-        total = result.merge(self._state.snapshots.values())
+        snapshots = self._state.snapshots
+        total = result.merge(snapshots.values())
         users = int(self._environment.runner.target_user_count)
-        content = result.document(total, users=users, expected=self._expected())
+        content = result.document(total, users=users, expected=self._expected(), parts=snapshots)
         self._summary = result.summary(content)
         parsed = self._environment.parsed_options
         if content["errors"]:

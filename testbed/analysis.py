@@ -3,7 +3,8 @@ noise.
 
 Intervals are 95 % percentile bootstrap intervals of the median (of the ratio of medians). Differences are
 tested with the two-sided Mann-Whitney test, corrected with Holm's method over every test of the comparison.
-With so few repetitions that even the clearest samples could not pass, nothing is claimed: see `Verdict`.
+With so few repetitions that even the clearest samples could not pass, nothing is claimed; Welch's t-test,
+corrected in the same way, then tells what more repetitions would decide from what is noise already: see `Verdict`.
 """
 
 import math
@@ -24,8 +25,8 @@ UNTESTED = frozenset({"errors", "client.cpu_share"})
 """Metrics that are shown but not tested: they describe the quality of the measurement."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
-"""`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference of samples
-that do not overlap, or to tell anything.  `noise`: no difference was found.  `absent`: there is nothing to compare."""
+"""`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference that there
+seems to be, or to tell anything.  `noise`: no difference was found.  `absent`: there is nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A whole run compared with its baseline.  `errors` counts requests that failed in any repetition."""
+    """A whole run compared with its baseline.  `errors` counts requests that failed in any repetition; `agent_share` is
+    the most of a core that the sampling on any host took in any of them.
+    """
 
     run: str
     baseline: str
@@ -72,6 +75,7 @@ class Comparison:
     failures: tuple[str, ...]
     errors: int
     warnings: tuple[str, ...]
+    agent_share: float | None = None
 
 
 def compare(header: RunHeader, records: Sequence[Record], labels: Sequence[str] | None = None) -> Comparison:
@@ -99,6 +103,15 @@ def compare(header: RunHeader, records: Sequence[Record], labels: Sequence[str] 
         failures=failures,
         errors=sum(one.load.errors for one in shown if one.load is not None),
         warnings=_warnings(rows, undecidable, shown),
+        agent_share=max(
+            (
+                tier.agent_cpu_seconds / tier.seconds
+                for one in shown
+                for tier in one.tiers
+                if tier.seconds > 0
+            ),
+            default=None,
+        ),
     )
 
 
@@ -246,13 +259,15 @@ def _judge(
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))
     undecidable = {key for key in tests if smallest_p(*map(len, pairs[key])) * len(tests) > ALPHA}
+    hints = dict(zip(tests, holm([_welch(*pairs[key]) for key in tests]), strict=True))
     judged: list[Row] = []
     for row in rows:
         metrics = dict(row.metrics)
         for name, statistic in row.metrics.items():
             key = (row.cell, row.variant, name)
             if key in corrected:
-                verdict = _verdict(statistic, *pairs[key], corrected[key], key in undecidable)
+                hint = hints[key] if key in undecidable else None
+                verdict = _verdict(statistic, *pairs[key], corrected[key], hint)
                 metrics[name] = replace(statistic, p=corrected[key], verdict=verdict)
         judged.append(replace(row, metrics=metrics))
     return judged, bool(undecidable)
@@ -263,15 +278,25 @@ def _mann_whitney(sample: Sequence[float], base: Sequence[float]) -> float:
     return 1.0 if math.isnan(p) else p
 
 
+def _welch(sample: Sequence[float], base: Sequence[float]) -> float:
+    """The p value of Welch's t-test; 1 where samples are too small for one."""
+    if min(len(sample), len(base)) < 2:
+        return 1.0
+    if numpy.ptp(sample) == 0 and numpy.ptp(base) == 0:
+        return 1.0 if sample[0] == base[0] else 0.0
+    p = float(stats.ttest_ind(sample, base, equal_var=False).pvalue)
+    return 1.0 if math.isnan(p) else p
+
+
 def _verdict(
-    statistic: Statistic, sample: Sequence[float], base: Sequence[float], p: float, undecidable: bool
+    statistic: Statistic, sample: Sequence[float], base: Sequence[float], p: float, hint: float | None
 ) -> Verdict:
+    """`hint` is the corrected p of the t-test where the rank test could not prove anything, None where it could."""
     ratio = statistic.ratio
     if ratio is None or abs(ratio - 1) < MINIMAL_EFFECT:
         return "noise"
-    if undecidable:
-        apart = min(sample) > max(base) or max(sample) < min(base)
-        return "undecided" if apart or min(len(sample), len(base)) < 2 else "noise"
+    if hint is not None:
+        return "undecided" if hint < ALPHA or min(len(sample), len(base)) < 2 else "noise"
     if p >= ALPHA:
         return "noise"
     return "higher" if ratio > 1 else "lower"

@@ -51,6 +51,9 @@ class LoadPlan:
 
     `payloads` are sizes in bytes, asked for in turn; `check` is "none", "length" or "hash"; `sha256` is the expected
     digest for one size, otherwise the server's manifest is asked; `processes` above 1 spreads the clients.
+    With `rate` all clients together make that many requests per second; `together` lets no client begin before all
+    have arrived.  With `seconds` the generator is wrk, which takes `users` as its connections and makes as many
+    requests as it can.  `hosts` above 1: Locust with a master and, on each client host, `processes` workers.
     """
 
     url: str
@@ -62,16 +65,23 @@ class LoadPlan:
     sha256: str | None = None
     path_template: str | None = None
     processes: int = 1
+    rate: float | None = None
+    together: bool = False
+    seconds: float | None = None
+    hosts: int = 1
 
     @property
     def requests(self) -> int:
-        """Requests that the load makes in all."""
+        """Requests that the load makes in all, if it makes a number of them."""
         return self.users * self.requests_per_user
 
     @property
     def longest_seconds(self) -> float:
         """A generous bound on how long the load may take: its ramp, 50 requests per second, and a minute."""
-        return self.users / self.spawn_rate + self.requests / 50 + 60
+        if self.seconds is not None:
+            return self.seconds + 120
+        at_rate = self.requests / self.rate if self.rate is not None else 0.0
+        return self.users / self.spawn_rate + max(self.requests / 50, 2 * at_rate) + 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,8 @@ class LoadResult:
     `started_at` and `ended_at` bracket the first request's start and the last response's end on the client host's
     clock. `latency_us` has p50, p90, p99, p999, max and mean over all requests, failed ones included; `histogram` is
     their HDR histogram in its base64 form. `cpu_share` is the highest share of a core that one generator process
-    used: near 1, the generator set the pace and the latencies say nothing about the server.
+    used: near 1, the generator set the pace and the latencies say nothing about the server. `part_histograms` are those
+    of its processes; they have been found to add up to the whole.
     """
 
     complete: bool
@@ -98,6 +109,7 @@ class LoadResult:
     cpu_seconds: float
     cpu_share: float
     processes: int
+    part_histograms: tuple[str, ...]
     _counts: Any = field(repr=False, compare=False)
 
     @property
@@ -129,9 +141,31 @@ def build_command(
         command += ["--sha256", plan.sha256]
     if plan.path_template is not None:
         command += ["--path-template", plan.path_template]
-    if plan.processes > 1:
+    if plan.rate is not None:
+        command += ["--rate", f"{plan.rate:g}"]
+    if plan.together:
+        command.append("--together")
+    if plan.hosts > 1:
+        workers = plan.hosts * plan.processes
+        command += ["--master", "--expect-workers", str(workers), "--expect-workers-max-wait", "60"]
+    elif plan.processes > 1:
         command += ["--processes", str(plan.processes)]
     return [*command, "--result", result]
+
+
+def build_worker_command(plan: LoadPlan, *, master: str, locust: Sequence[str], locustfile: str) -> list[str]:
+    """The command line of the workers on one client host; `master` is the address of the first one."""
+    command = [*locust, "-f", locustfile, "--worker", "--master-host", master]
+    return [*command, "--processes", str(plan.processes)] if plan.processes > 1 else command
+
+
+def build_wrk_command(plan: LoadPlan, *, result: str, wrk: Sequence[str]) -> list[str]:
+    """The command line that runs `plan` with wrk; `wrk` is how the client host runs loadgen/wrk.py."""
+    command = [*wrk, "--host", plan.url, "--payload", str(plan.payloads[0])]
+    command += ["--connections", str(plan.users), "--threads", str(plan.processes)]
+    if plan.path_template is not None:
+        command += ["--path-template", plan.path_template]
+    return [*command, "--seconds", f"{plan.seconds:g}", "--result", result]
 
 
 def run_load(
@@ -140,6 +174,7 @@ def run_load(
     *,
     locust: Sequence[str] = ("locust",),
     locustfile: str = "loadgen/odb.py",
+    wrk: Sequence[str] = ("python3", "loadgen/wrk.py"),
     directory: str = "/tmp",
     timeout: float | None = None,
 ) -> LoadResult:
@@ -149,7 +184,10 @@ def run_load(
     why a load did not make all of its requests.
     """
     place = f"{directory.rstrip('/')}/odb-load-{uuid.uuid4().hex}.json"
-    command = build_command(plan, result=place, locust=locust, locustfile=locustfile)
+    if plan.seconds is not None:
+        command = build_wrk_command(plan, result=place, wrk=wrk)
+    else:
+        command = build_command(plan, result=place, locust=locust, locustfile=locustfile)
     try:
         outcome = run(command, timeout=plan.longest_seconds if timeout is None else timeout)
         written = run(["cat", place], timeout=30)
@@ -158,7 +196,7 @@ def run_load(
     if written.exit_code != 0:
         raise LoadError(f"the load on {plan.url} failed: {_reason(outcome)}")
     result = parse_result(written.stdout, place)
-    if not result.complete or result.requests != plan.requests:
+    if not result.complete or (plan.seconds is None and result.requests != plan.requests):
         raise LoadError(f"the load on {plan.url} ended early: {_reason(outcome)}")
     return result
 
@@ -201,6 +239,7 @@ def parse_result(text: str, source: str) -> LoadResult:
         cpu_seconds=reader.number("cpu_seconds"),
         cpu_share=reader.number("cpu_share"),
         processes=reader.count("processes"),
+        part_histograms=reader.parts("parts"),
         _counts=reader.histogram("histogram"),
     )
     _check_agreement(result, source)
@@ -215,6 +254,12 @@ def _check_agreement(result: LoadResult, source: str) -> None:
         raise _corrupt(source, "has an error count that does not fit its kinds of errors")
     if result.ended_at < result.started_at:
         raise _corrupt(source, "ends before it starts")
+    if result.part_histograms:
+        merged = HdrHistogram(1, 3_600_000_000, 3)
+        for part in result.part_histograms:
+            merged.decode_and_add(part)
+        if merged.encode() != result._counts.encode():
+            raise _corrupt(source, "has a histogram that is not the sum of its processes'")
     for name, percent in PERCENTILES.items():
         if result.percentile_us(percent) != result.latency_us[name]:
             raise _corrupt(source, f"has a {name} that its histogram does not have")
@@ -266,6 +311,15 @@ class _Reader:
         return {
             name: self._number(f"{key}.{name}", values.get(name)) for name in (*PERCENTILES, "max", "mean")
         }
+
+    def parts(self, key: str) -> tuple[str, ...]:
+        """The histograms of the processes; none in a result that does not tell them apart."""
+        parts = self._content.get(key, [])
+        if not isinstance(parts, list) or not all(
+            isinstance(part, dict) and isinstance(part.get("histogram"), str) for part in parts
+        ):
+            raise self._bad(key, parts)
+        return tuple(part["histogram"] for part in parts)
 
     def histogram(self, key: str) -> Any:
         try:

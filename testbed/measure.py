@@ -202,12 +202,22 @@ def _under_load(
         requests_per_user=plan.requests_per_user,
         check="hash",
         sha256=verified.expected_sha256,
+        processes=plan.processes,
+        rate=plan.rate,
+        together=plan.model == "closed",
+        seconds=plan.seconds,
+        hosts=plan.hosts,
     )
     warm_up = replace(
         target,
         users=plan.warmup_users,
         spawn_rate=float(plan.warmup_users),
         requests_per_user=plan.warmup_requests_per_user,
+        processes=1,
+        rate=None,
+        together=False,
+        seconds=None,
+        hosts=1,
     )
     run_load(testbed, warm_up)
     before = counters(testbed) if step.variant.odb else {}

@@ -14,6 +14,8 @@ SATURATED_SHARE = 0.9
 """A load generator busier than this share of a core measured itself rather than the servers."""
 DISTURBED_STEAL = 0.05
 """A share of time stolen from the tiers' cores above which the cell is flagged as disturbed."""
+DISTURBED_FOREIGN = 0.2
+"""A share of a core that other programs took from the tiers pinned to it above which the cell is flagged."""
 
 _BROKEN = ("fetch_failures", "serve_failures", "protocol_errors", "resets")
 """ODB counters that stay at nothing when all is well."""
@@ -25,6 +27,7 @@ def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
 
     `tiers` holds one entry per host; the clients' are left out, `client.cpu_share` is what the generator says.
     """
+    generator = generator_share(load, tiers)
     tiers = [one for one in tiers if not one.role.startswith("client")]
     metrics: dict[str, Metric] = {}
     groups = _groups(tiers)
@@ -47,9 +50,22 @@ def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
     )
     metrics["errors"] = Metric(float(load.errors), "1")
     metrics["client.cpu_share"] = Metric(
-        load.cpu_share, "1", "the load generator did not report it" if load.cpu_share is None else None
+        generator, "1", "the load generator did not report it" if generator is None else None
     )
     return metrics
+
+
+def generator_share(load: LoadResult, tiers: Sequence[TierUse]) -> float | None:
+    """How near to its limit the load generator was: the busiest of its processes, or all of them on a client's cores.
+
+    1 is a core that has no time left, or all cores of a client host; None when nothing was reported.
+    """
+    shares = [
+        one.cpu_seconds / (one.seconds * len(one.cores))
+        for one in tiers
+        if one.role.startswith("client") and one.cpu_seconds is not None and one.cores and one.seconds > 0
+    ]
+    return max([*shares, *([load.cpu_share] if load.cpu_share is not None else [])], default=None)
 
 
 def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str, ...]]:
@@ -59,7 +75,8 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
     """
     unusable: list[str] = []
     notes: list[str] = []
-    if load.cpu_share is not None and load.cpu_share > SATURATED_SHARE:
+    generator = generator_share(load, tiers)
+    if generator is not None and generator > SATURATED_SHARE:
         unusable.append(
             f"the load generator used more than {SATURATED_SHARE:.0%} of a core: latencies are its own"
         )
@@ -76,7 +93,29 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
             notes.append(f"ODB on {tier.role} counted {' and '.join(broken)} under load")
     if any(tier.steal_share is not None and tier.steal_share > DISTURBED_STEAL for tier in tiers):
         notes.append(f"disturbed: more than {DISTURBED_STEAL:.0%} of the time of a host's cores was stolen")
+    if foreign_share(tiers) > DISTURBED_FOREIGN:
+        notes.append(
+            f"disturbed: other programs of the machine used more than {DISTURBED_FOREIGN:.0%} of a host's core"
+        )
     return not unusable, (*unusable, *notes)
+
+
+def foreign_share(tiers: Sequence[TierUse]) -> float:
+    """The most that something else than the hosts pinned to it used of a core, as a share of the core's time.
+
+    Only hosts of one core each can tell: what several cores did cannot be told apart by core.
+    """
+    busy: dict[int, float] = {}
+    own: dict[int, float] = {}
+    for tier in tiers:
+        if len(tier.cores) != 1 or tier.cpu_seconds is None or tier.seconds <= 0:
+            continue
+        core = tier.cores[0]
+        use = tier.core_use.get(str(core))
+        if use is not None:
+            busy[core] = max(busy.get(core, 0.0), use.busy_share - use.steal_share)
+            own[core] = own.get(core, 0.0) + (tier.cpu_seconds + tier.agent_cpu_seconds) / tier.seconds
+    return max((busy[core] - own[core] for core in busy), default=0.0)
 
 
 def _groups(tiers: Sequence[TierUse]) -> dict[str, list[TierUse]]:

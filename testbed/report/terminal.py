@@ -25,6 +25,7 @@ _LINES = (
     ("latency.p99_us", "latency p99, us"),
     ("throughput_rps", "throughput, 1/s"),
     ("is.bytes", "IS bytes/request"),
+    ("client.cpu_share", "generator, core"),
 )
 _MORE_IS_BETTER = frozenset({"throughput_rps"})
 _NAME_WIDTH = 19
@@ -91,6 +92,8 @@ def _cell_title(cell: Cell) -> str:
         parts.append("proxy_buffering on")
     if not cell.sendfile:
         parts.append("sendfile off")
+    if cell.load:
+        parts.append(f"load {cell.load}")
     return ", ".join(parts)
 
 
@@ -148,10 +151,12 @@ def _footer(comparison: Comparison) -> Iterator[Text]:
         yield Text(f"failed requests: {comparison.errors}", style="red")
     for warning in comparison.warnings:
         yield Text(f"warning: {warning}", style="yellow")
+    if comparison.agent_share is not None:
+        yield Text(f"The agents that sampled used {comparison.agent_share:.1%} of a core at most.")
     environment = comparison.environment
     cores = ", ".join(
         f"{role} {'+'.join(map(str, numbers)) or 'all'}" for role, numbers in environment.host_cores.items()
     )
     library = f"library {environment.library_sha256[:12]}" if environment.library_sha256 else "no library"
     yield Text(f"Run {comparison.run}; nginx {environment.nginx}, {library}; Linux {environment.kernel}")
-    yield Text(f"Cores: {environment.pinning} ({cores})")
+    yield Text(f"Cores: {environment.pinning}{f' ({cores})' if cores else ''}")
