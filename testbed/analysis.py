@@ -3,8 +3,8 @@ noise.
 
 Intervals are 95 % percentile bootstrap intervals of the median (of the ratio of medians). Differences are
 tested with the two-sided Mann-Whitney test, corrected with Holm's method over every test of the comparison.
-With so few repetitions that even the clearest samples could not pass, nothing is claimed; Welch's t-test,
-corrected in the same way, then tells what more repetitions would decide from what is noise already: see `Verdict`.
+With so few repetitions that even the clearest samples could not pass, nothing is claimed; a t-test of the
+logarithms, corrected in the same way, then tells what more repetitions would decide from what is noise already: see `Verdict`.
 """
 
 import math
@@ -259,7 +259,7 @@ def _judge(
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))
     undecidable = {key for key in tests if smallest_p(*map(len, pairs[key])) * len(tests) > ALPHA}
-    hints = dict(zip(tests, holm([_welch(*pairs[key]) for key in tests]), strict=True))
+    hints = dict(zip(tests, holm([_t_test(*pairs[key]) for key in tests]), strict=True))
     judged: list[Row] = []
     for row in rows:
         metrics = dict(row.metrics)
@@ -278,13 +278,13 @@ def _mann_whitney(sample: Sequence[float], base: Sequence[float]) -> float:
     return 1.0 if math.isnan(p) else p
 
 
-def _welch(sample: Sequence[float], base: Sequence[float]) -> float:
-    """The p value of Welch's t-test; 1 where samples are too small for one."""
-    if min(len(sample), len(base)) < 2:
+def _t_test(sample: Sequence[float], base: Sequence[float]) -> float:
+    """The p value of Student's t-test of the logarithms; 1 where samples are too small or not positive."""
+    if min(len(sample), len(base)) < 2 or min(*sample, *base) <= 0:
         return 1.0
     if numpy.ptp(sample) == 0 and numpy.ptp(base) == 0:
         return 1.0 if sample[0] == base[0] else 0.0
-    p = float(stats.ttest_ind(sample, base, equal_var=False).pvalue)
+    p = float(stats.ttest_ind(numpy.log(sample), numpy.log(base)).pvalue)
     return 1.0 if math.isnan(p) else p
 
 

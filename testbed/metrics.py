@@ -103,7 +103,8 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
 def foreign_share(tiers: Sequence[TierUse]) -> float:
     """The most that something else than the hosts pinned to it used of a core, as a share of the core's time.
 
-    Only hosts of one core each can tell: what several cores did cannot be told apart by core.
+    Only hosts of one core each can tell: what several cores did cannot be told apart by core.  Interrupts are left
+    out, since the packets of a host are not always charged to it.
     """
     busy: dict[int, float] = {}
     own: dict[int, float] = {}
@@ -113,7 +114,7 @@ def foreign_share(tiers: Sequence[TierUse]) -> float:
         core = tier.cores[0]
         use = tier.core_use.get(str(core))
         if use is not None:
-            busy[core] = max(busy.get(core, 0.0), use.busy_share - use.steal_share)
+            busy[core] = max(busy.get(core, 0.0), use.busy_share - use.softirq_share)
             own[core] = own.get(core, 0.0) + (tier.cpu_seconds + tier.agent_cpu_seconds) / tier.seconds
     return max((busy[core] - own[core] for core in busy), default=0.0)
 

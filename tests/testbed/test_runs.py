@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -13,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from testbed.matrix import steps
+from testbed.analysis import compare
+from testbed.matrix import steps, use_variant
 from testbed.record import Plan, Record
 from testbed.runs import Run
+from testbed.session import Testbed
+from testbed.spec import load_variants
 from tests.testbed.bench import Bench
 
 LOAD = """
@@ -27,6 +32,32 @@ warmup_users = 2
 warmup_requests_per_user = 2
 """
 REQUESTS = 20
+MODELS = """
+variants = ["vanilla"]
+repetitions = 1
+[matrix]
+payload = ["16k"]
+load = ["calm", "closed", "wrk", "two"]
+[load.calm]
+model = "open"
+rate = 40
+users = 4
+requests_per_user = 10
+[load.closed]
+model = "closed"
+users = 4
+requests_per_user = 10
+[load.wrk]
+model = "closed"
+generator = "wrk"
+users = 4
+seconds = 1
+[load.two]
+hosts = 2
+users = 4
+spawn_rate = 20
+requests_per_user = 10
+"""
 
 
 def spec(directory: Path, variants: list[str], payloads: list[str], repetitions: int = 1) -> str:
@@ -171,3 +202,81 @@ def test_every_variant_does_what_it_says(bench: Bench, tmp_path: Path) -> None:
         assert (metrics["is.bytes"]["median"] < 40_000) == by_reference, name
     assert rows["x-accel"]["is.bytes"]["median"] < 4096
     assert rows["haproxy-splice"]["is.bytes"]["median"] > 2 * 65536
+
+
+@pytest.mark.timeout(400)
+def test_a_variant_may_have_a_library_and_an_nginx_of_its_own(
+    bench: Bench, tmp_path: Path, library: Path
+) -> None:
+    """Other builds, here copies with a byte more at their ends, are what runs on the hosts."""
+    for source, name in ((library, "libodb.so"), (Path(shutil.which("nginx") or ""), "nginx")):
+        (tmp_path / name).write_bytes(source.read_bytes() + b"x")
+    variants = tmp_path / "variants.toml"
+    variants.write_text(
+        '[vanilla]\nodb = false\n[mine]\nodb = true\nlibrary = "libodb.so"\nnginx = "nginx"\n'
+    )
+    mine = load_variants(variants)["mine"]
+    with Testbed.open(bench.state) as testbed:
+        testbed.start(mine)
+        status = testbed.process_status("is1", "nginx", "libodb.so")
+        assert status["mapped"] == status["processes"]
+        maps = testbed.run("is1", ["cat", f"/proc/{status['processes'][0]}/maps"], timeout=20).stdout
+        testbed.stop()
+    for name in ("libodb.so", "nginx"):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert f"/builds/{digest[:16]}/{name}" in maps
+    use = use_variant(mine, "mine")
+    assert use.digests["library"] == hashlib.sha256((tmp_path / "libodb.so").read_bytes()).hexdigest()
+
+
+@pytest.mark.timeout(400)
+def test_haproxy_moves_bodies_through_pipes(bench: Bench) -> None:
+    """What the variant is named after: bytes that never enter the program's memory."""
+    with Testbed.open(bench.state) as testbed:
+        testbed.start(load_variants()["haproxy-splice"])
+        url = f"{testbed.front_url()}/payload/262144.bin"
+        assert testbed.run("client", ["curl", "-s", "-o", "/dev/null", url], timeout=20).exit_code == 0
+        workers = testbed.process_status("is1", "nginx")["processes"]
+        listing = testbed.run("is1", ["ls", "-l", *(f"/proc/{pid}/fd" for pid in workers)], timeout=20).stdout
+        testbed.stop()
+    assert "pipe:" in listing
+
+
+@pytest.mark.timeout(400)
+def test_equal_variants_are_noise(bench: Bench, tmp_path: Path) -> None:
+    file = spec(tmp_path, ["vanilla", "vanilla"], ["16k"], repetitions=3)
+    done = bench.run("run", file, "--json", results=tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    run = bench.newest(tmp_path / "results")
+    found = {
+        name: statistic.verdict
+        for row in compare(run.header, run.records).rows
+        if row.variant == "vanilla#2"
+        for name, statistic in row.metrics.items()
+        if statistic.p is not None
+    }
+    assert len(found) > 10
+    assert set(found.values()) == {"noise"}, found
+
+
+@pytest.mark.timeout(400)
+def test_every_model_of_load_is_measured_and_two_hosts_add_up_exactly(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(MODELS)
+    done = bench.run("run", str(file), "--json", results=tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    loads = {record.cell.load: record for record in bench.newest(tmp_path / "results").records}
+    assert set(loads) == {"calm", "closed", "wrk", "two"}
+    for name, record in loads.items():
+        assert record.failure is None and record.load is not None
+        assert record.load.errors == 0 and record.metrics["client.cpu_share"].value is not None
+        if name != "wrk":
+            assert record.load.requests == REQUESTS * 2, name
+    two = loads["two"]
+    assert two.load is not None and two.load.processes == 2
+    assert [tier.role for tier in two.tiers] == ["client", "client2", "fe", "is1", "be"]
+    # Both hosts have asked: the second one received about half of the bodies.
+    received = {tier.role: tier.rx_bytes for tier in two.tiers}
+    assert (received["client2"] or 0) > REQUESTS * 16384 * 0.8
+    calm = loads["calm"].load
+    assert calm is not None and calm.wall_seconds > 0.7 * 2 * REQUESTS / 40

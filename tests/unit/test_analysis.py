@@ -33,6 +33,21 @@ def test_equal_variants_come_out_as_noise(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_equal_variants_are_noise_with_three_repetitions_too(seed: int) -> None:
+    head = samples.header(samples.plan("vanilla", "vanilla#2", repetitions=3))
+    comparison = compare(head, samples.measured(head, lambda label, name: 1.0, seed=seed))
+    assert set(verdicts(comparison, "vanilla#2").values()) == {"noise"}
+
+
+def test_a_great_difference_in_three_repetitions_is_left_undecided() -> None:
+    head = samples.header(samples.plan("vanilla", "odb", repetitions=3))
+    factors = {"is.bytes": 0.01, "is.cpu_us": 0.3}
+    records = samples.measured(head, lambda label, name: factors.get(name, 1.0) if label == "odb" else 1.0)
+    for (_, name), verdict in verdicts(compare(head, records), "odb").items():
+        assert verdict == ("undecided" if name in factors else "noise"), name
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_a_clear_difference_is_proven_and_the_rest_stays_noise(seed: int) -> None:
     head = samples.header(samples.plan("vanilla", "odb", repetitions=10))
     factors = {"is.cpu_us": 0.3, "throughput_rps": 1.6}

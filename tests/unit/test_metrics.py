@@ -143,3 +143,29 @@ def test_stolen_time_flags_the_tier_but_keeps_the_cell() -> None:
     valid, said = remarks(LOAD, [tier("fe"), tier("be", steal_share=0.2)])
     assert valid
     assert said == ("disturbed: more than 5% of the time of a host's cores was stolen",)
+
+
+def test_processes_that_share_the_clients_core_saturate_it_together() -> None:
+    """Two processes of 0.5 each leave a core no time, though neither is busy by itself."""
+    client = tier("client", cpu_seconds=2.0)
+    assert derive(LOAD, [client, *chain("fe", "is1", "be")])["client.cpu_share"].value == pytest.approx(
+        2 / 2.1
+    )
+    valid, said = remarks(LOAD, [client])
+    assert not valid
+    assert "load generator" in said[0]
+    assert remarks(LOAD, [tier("client2", cores=(1, 2), cpu_seconds=2.0)])[0]
+
+
+def test_other_programs_on_a_hosts_core_flag_the_cell() -> None:
+    busy = {"1": CoreUse(0.9, 0.1, 0.0)}
+    valid, said = remarks(LOAD, [tier("fe", core_use=busy)])
+    assert valid
+    assert any("other programs" in one for one in said)
+    # What two hosts on one core did is neither's disturbance.
+    shared = [tier(role, core_use=busy, cpu_seconds=0.8) for role in ("fe", "be")]
+    assert remarks(LOAD, shared) == (True, ())
+
+
+def test_a_clock_that_differs_is_said() -> None:
+    assert "clock of is1" in remarks(LOAD, [tier("is1", clock_offset_seconds=2.0)])[1][0]
