@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.analysis import Comparison, Row, Statistic
+from testbed.analysis import UNTESTED, Comparison, Row, Statistic
 from testbed.record import Cell, size_name
 
 _LINES = (
@@ -65,7 +65,7 @@ def _table(cell: Cell, rows: Sequence[Row]) -> Table:
             statistic = row.metrics.get(name)
             cells.append(_figure(name, statistic, row))
             if at:
-                cells.append(_ratio(name, statistic))
+                cells.append(Text("") if name in UNTESTED else _ratio(name, statistic))
         table.add_row(*cells)
     return table
 
