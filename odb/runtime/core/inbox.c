@@ -30,20 +30,25 @@ void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int
                           false); /* nothing is parsed any more, so nothing is cut: the error is told once */
 }
 
+static struct odb_span body_of(const struct odb_wire_descriptor *descriptor) {
+    struct odb_span span = {.payload = descriptor->payload,
+                            .offset = descriptor->offset + descriptor->head,
+                            .length = descriptor->body,
+                            .push_channel = descriptor->push_channel,
+                            .push_position = descriptor->push_position,
+                            .expires_ms = odb_clock_ms() + descriptor->lease_ms};
+    memcpy(span.origin.address, descriptor->address, sizeof span.origin.address);
+    memcpy(span.token, descriptor->token, sizeof span.token);
+    span.origin.port = descriptor->port;
+    return span;
+}
+
 static bool begin_span(struct odb_inbox *in, const struct odb_wire_descriptor *descriptor) {
     in->head = descriptor->head;
     in->tail = descriptor->tail;
     in->edges_filled = 0;
     in->span_at = 0;
-    in->span = (struct odb_span){.payload = descriptor->payload,
-                                 .offset = descriptor->offset + descriptor->head,
-                                 .length = descriptor->body,
-                                 .expires_ms = odb_clock_ms() + descriptor->lease_ms};
-    memcpy(in->span.origin.address, descriptor->address, sizeof in->span.origin.address);
-    memcpy(in->span.token, descriptor->token, sizeof in->span.token);
-    in->span.origin.port = descriptor->port;
-    in->span.push_channel = descriptor->push_channel;
-    in->span.push_position = descriptor->push_position;
+    in->span = body_of(descriptor);
     in->has_span = true;
     odb_real.free(in->edges);
     in->edges = NULL;
@@ -190,6 +195,33 @@ void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream
         } else if (full || in->ended || in->error || !fill(in, fd)) {
             return;
         }
+    }
+}
+
+/* The frame at `bytes` is nothing but a body that goes on where the span at hand ends. */
+static bool continues(const struct odb_inbox *in, const uint8_t *bytes, struct odb_span *next) {
+    struct odb_wire_header header;
+    struct odb_wire_descriptor descriptor;
+    if (odb_wire_header_decode(&header, bytes) != ODB_WIRE_OK || header.type != ODB_WIRE_VIRTUAL ||
+        header.length != ODB_WIRE_DESCRIPTOR_SIZE ||
+        odb_wire_descriptor_decode(&descriptor, bytes + ODB_WIRE_HEADER_SIZE) != ODB_WIRE_OK || descriptor.head > 0 ||
+        descriptor.tail > 0)
+        return false;
+    *next = body_of(&descriptor);
+    return odb_span_continues(&in->span, next);
+}
+
+void odb_inbox_join_spans(struct odb_runtime *runtime, struct odb_inbox *in) {
+    enum { FRAME = ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE };
+    struct odb_span next;
+    if (!runtime->options.coalesce || !odb_inbox_has_span(in) || in->tail > 0 || in->real > 0) return;
+    while (in->end - in->begin >= FRAME && odb_wire_decoder_at_boundary(&in->decoder) &&
+           continues(in, in->buffer + in->begin, &next)) {
+        in->begin += FRAME;
+        in->span.length += next.length;
+        if (next.expires_ms < in->span.expires_ms) in->span.expires_ms = next.expires_ms;
+        odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
+        odb_count(&runtime->stats, ODB_STAT_span_bytes_received, next.length);
     }
 }
 

@@ -16,6 +16,9 @@ bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, i
 /* For those who ask how much is there without taking it: joins the bytes of the frames that follow to the piece of bytes at hand, up to the next span. */
 void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
+/* The spans whose descriptors have arrived behind the one at hand join it where they go on with the same bytes, so that they can be taken as one. */
+void odb_inbox_join_spans(struct odb_runtime *runtime, struct odb_inbox *in);
+
 /* Gives the buffers back when they hold nothing. */
 void odb_inbox_trim(struct odb_inbox *in);
 

@@ -79,10 +79,10 @@ static bool say(struct odb_pushed *pushed, struct odb_pushed_channel *channel, u
     return sent < 0 && !channel->introduced && (errno == EAGAIN || errno == ENOTCONN); /* still connecting */
 }
 
-/* Under the channel's lock. Tells the origin when half of the credits are used up. */
+/* Under the channel's lock. */
 static bool report(struct odb_pushed *pushed, struct odb_pushed_channel *channel) {
     uint64_t passed = channel->position - channel->reported;
-    return passed < ODB_PUSH_CREDITS / 2 || say(pushed, channel, passed);
+    return passed < ODB_PUSH_REPORT || say(pushed, channel, passed);
 }
 
 static bool wait_readable(const struct odb_pushed *pushed, int fd) {

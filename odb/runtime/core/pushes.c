@@ -8,7 +8,7 @@
 #include <sched.h>
 
 enum { SIGPIPE_UNKNOWN = 0, SIGPIPE_IGNORED, SIGPIPE_DELIVERED };
-enum { PENALTY_FIRST_MS = 100, PENALTY_LAST_MS = 10000 };
+enum { PENALTY_FIRST_MS = 100, PENALTY_LAST_MS = 5000 };
 
 #define JUDGED ((uint64_t)1 << 20) /* bytes after which a consumer's behaviour is looked at */
 
@@ -158,15 +158,18 @@ static struct odb_push_consumer *find_or_make(struct odb_pushes *pushes, uint64_
     return consumer;
 }
 
-/* Whoever lets half of the bytes pass unused is left alone for a while, longer each time. */
+/* Whoever lets half of the bytes pass unused is left alone for a while, longer each time. What is reported meanwhile was pushed before: many transfers that are broken off
+ * together are one offence. */
 static void judge(struct odb_push_consumer *consumer, uint64_t passed, uint64_t skipped) {
+    uint64_t now = odb_clock_ms();
+    if (now < consumer->resume_ms) return;
     consumer->passed += passed;
     consumer->skipped += skipped;
     if (consumer->passed < JUDGED) return;
     if (consumer->skipped * 2 > consumer->passed) {
         uint64_t longer = consumer->penalty_ms ? consumer->penalty_ms * 2 : PENALTY_FIRST_MS;
         consumer->penalty_ms = longer < PENALTY_LAST_MS ? longer : PENALTY_LAST_MS;
-        consumer->resume_ms = odb_clock_ms() + consumer->penalty_ms;
+        consumer->resume_ms = now + consumer->penalty_ms;
     } else if (consumer->skipped * 8 < consumer->passed) {
         consumer->penalty_ms = 0;
         consumer->resume_ms = 0;

@@ -19,9 +19,12 @@
 #define ODB_PUSH_CONSUMERS 32u
 #define ODB_PUSH_MIN ((uint64_t)4096) /* smaller bodies are not worth a system call of their own */
 #define ODB_PUSH_MAX                                                                                                   \
-    ODB_PUSH_CREDITS          /* of one push: one payload stays on one channel, so that its parts come in order */
+    (ODB_PUSH_CREDITS / 2)    /* of one push: one payload stays on one channel, so that its parts come in order */
 #define ODB_PUSH_CHANNELS 64u /* of one consumer */
-#define ODB_PUSH_CREDITS ((uint64_t)1 << 20) /* what a consumer grants to each of its channels */
+#define ODB_PUSH_CREDITS ((uint64_t)2 << 20) /* what a consumer grants to each of its channels */
+#define ODB_PUSH_REPORT                                                                                                \
+    (ODB_PUSH_CREDITS /                                                                                                \
+     4) /* bytes after which it grants them anew: a largest push always fits, whatever small ones came before */
 
 struct odb_push_consumer;
 

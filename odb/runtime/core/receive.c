@@ -11,7 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { READ_AHEAD = 65536 };
+enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
 
 /* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
  * handler; a program may also have allocated the stack it runs on from the heap. */
@@ -95,6 +95,28 @@ static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *s
     return deliver_exact(runtime, stream, to, amount);
 }
 
+static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room);
+
+/* The next `amount` body bytes, into the application's buffer without a window. What was pushed is there already; what has to be asked for is worth asking for a larger
+ * part at once, because every question waits for its answer. */
+static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
+    struct odb_inbox *in = &stream->in;
+    size_t at = in->span_at - in->head, left = in->span.length - at;
+    struct odb_span part = odb_span_part(&in->span, at, amount);
+    struct iovec iov = {to, amount};
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (error) return error;
+    if (part.push_channel != 0 &&
+        odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) {
+        if (odb_pushed_take(&runtime->channels.pushed, &part, &iov, 1)) return (ssize_t)amount;
+        in->span.push_channel = 0; /* lost, or not ours: do not look again */
+    }
+    if (left == amount) return deliver_exact(runtime, stream, to, amount);
+    rebase(in);
+    error = pull(runtime, stream, left < FETCH_AHEAD ? left : FETCH_AHEAD);
+    return error ? error : deliver_edge(runtime, in, to, amount);
+}
+
 /* How the application offers memory for bodies, for the next HINT. Page-aligned buffers are what senders assume anyway. */
 static void note_geometry(struct odb_stream *stream, const void *to, size_t room) {
     struct odb_geometry geometry = {.buffer = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX,
@@ -116,10 +138,11 @@ static bool fetches_at_once(struct odb_runtime *runtime, size_t amount) {
 static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun) {
     struct odb_inbox *in = &stream->in;
     if (!begun) note_geometry(stream, to, room);
+    odb_inbox_join_spans(runtime, in);
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
     bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);
-    if (pages && fetches_at_once(runtime, amount)) return deliver_exact(runtime, stream, to, amount);
+    if (pages && fetches_at_once(runtime, amount)) return deliver_eagerly(runtime, stream, to, amount);
     if (begun && (first > start || (!pages && amount < left))) return 0;
     if (!pages) {
         odb_count(&runtime->stats, wide ? ODB_STAT_fallback_not_heap : ODB_STAT_fallback_no_page, 1);

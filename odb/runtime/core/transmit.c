@@ -43,21 +43,24 @@ static void said(struct odb_stream *stream, const struct odb_frame *frame) {
     if (frame->type == ODB_WIRE_HINT) stream->hinted_geometry = stream->hinting;
 }
 
-/* The frame's descriptor is on its way: so is its body, if a channel was taken for it. */
-static void push(struct odb_runtime *runtime, struct odb_frames *frames, int index) {
-    struct odb_frame *frame = &frames->frame[index];
-    if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body);
-    frame->push = NULL;
+/* Bodies go before their descriptors, so that the consumer need not wait for what it has been told of. A descriptor that then does not leave costs bytes that the
+ * consumer skips. */
+static void push(struct odb_runtime *runtime, struct odb_frames *frames) {
+    for (int i = 0; i < frames->count; i++) {
+        struct odb_frame *frame = &frames->frame[i];
+        if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body);
+        frame->push = NULL;
+    }
 }
 
-/* Channels that were taken for frames which did not leave. */
+/* Channels that were taken for frames which are not sent. */
 static void give_back_pushes(struct odb_runtime *runtime, struct odb_frames *frames) {
     for (int i = 0; i < frames->count; i++)
         if (frames->frame[i].push) odb_pushes_give_back(&runtime->origin.pushes, frames->frame[i].push);
 }
 
 /* Under the lock. `sent` bytes of the batch have left: counts what is accepted and parks the rest of a frame that has begun. */
-static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
+static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames,
                        size_t sent) {
     size_t accepted = 0;
     for (int i = 0; i < frames->count && sent > 0; i++) {
@@ -71,7 +74,6 @@ static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, i
         count_frame(runtime, frame);
         accepted += frame->accepted;
         sent = sent < frame->wire ? 0 : sent - frame->wire;
-        push(runtime, frames, i);
     }
     return accepted > 0 ? (ssize_t)accepted : -EAGAIN;
 }
@@ -81,6 +83,7 @@ static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *strea
                            int flags) {
     struct msghdr message = {.msg_iov = frames->iov, .msg_iovlen = (size_t)frames->iovs};
     ssize_t sent;
+    push(runtime, frames);
     do sent = odb_real.sendmsg(fd, &message, (flags & (MSG_NOSIGNAL | MSG_MORE)) | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     if (sent < 0) return -errno;
