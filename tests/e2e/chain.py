@@ -175,12 +175,14 @@ class Tier:
     # Life
 
     def start(self, *, daemon: bool = False) -> None:
-        """Starts it and returns when its port is open. The same port as before, if it has run before."""
+        """Returns when its port is open and its workers are there. The same port as before, if it has run before."""
         for tries_left in reversed(range(BIND_TRIES)):
             chosen = self.port or free_port()
             self._write_configuration(chosen, daemon)
             if self._launch(chosen, daemon):
                 self.port = chosen
+                if not daemon:
+                    self.wait_workers()
                 return
             if self.port or not tries_left or "Address already in use" not in self.log():
                 break
