@@ -17,7 +17,8 @@ from testbed.analysis import ALPHA, holm, ratio_interval, smallest_p
 MARGIN = 0.05
 """Medians that differ by no more than this are called similar, proven or not, where nothing else is said."""
 
-Direction = Literal["lower", "similar", "higher"]
+Direction = Literal["lower", "similar", "higher", "undecided"]
+"""`undecided`: samples that overlap, differ in their medians, and are too few to tell whether that means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ def judge(contrasts: Sequence[Contrast]) -> list[Contrast]:
 
 def _judged(one: Contrast, p: float, tests: int) -> Contrast:
     decidable = smallest_p(one.n, one.m) * tests <= ALPHA
-    differs = p < ALPHA if decidable else one.apart
-    if not differs or abs(one.ratio - 1) <= one.margin:
-        return replace(one, p=p, direction="similar", proven=decidable)
-    return replace(one, p=p, direction="lower" if one.ratio < 1 else "higher", proven=decidable)
+    direction: Direction = "lower" if one.ratio < 1 else "higher"
+    if abs(one.ratio - 1) <= one.margin or (decidable and p >= ALPHA):
+        direction = "similar"
+    elif not decidable and not one.apart:
+        direction = "undecided"
+    return replace(one, p=p, direction=direction, proven=decidable)

@@ -1,11 +1,10 @@
 """Holds the original's statements against records: for each the comparisons, and one verdict.
 
-The verdict of a statement is "otherwise" if a comparison came out otherwise, "better" if more than half of them and all
-of the largest payload came out better, else "same"; "not measured" if the records hold nothing to compare. Latencies of
-measurements that are marked unusable are left out.
+The verdict of a statement is "otherwise" if a comparison came out otherwise; "better" if of the costs that it speaks of
+more than half, and all those of the largest payload, came out better; else "same". It is "not measured" if the records hold
+nothing to compare, or too little to tell anything. Latencies of measurements that are marked unusable are left out.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,8 +17,9 @@ from testbed.report.statements import Check, Expectation, Original, Side, Statem
 SAME_FACTOR = 0.1
 """A ratio this close (relatively) to the one that the original names is the same."""
 
-Outcome = Literal["same", "better", "otherwise"]
+Outcome = Literal["same", "better", "otherwise", "undecided"]
 Verdict = Literal["same", "better", "otherwise", "not measured"]
+OUTCOMES: tuple[Outcome, ...] = ("same", "better", "otherwise", "undecided")
 VERDICTS: tuple[Verdict, ...] = ("same", "better", "otherwise", "not measured")
 
 _ORDER: tuple[Direction, ...] = ("lower", "similar", "higher")
@@ -137,6 +137,8 @@ def _value(record: Record, metric: str) -> float | None:
 
 def _outcome(check: Check, of: Contrast, metric: str, *, progress: bool) -> Outcome:
     """How a comparison relates to what the original saw."""
+    if of.direction == "undecided":
+        return "undecided"
     if check.expect == "not_lower":
         deviation = -1 if of.direction == "lower" else 0
     elif check.factor is not None and of.direction == check.expect:
@@ -156,19 +158,29 @@ def _finding(
     if not evidence:
         reason = _why_not(statement, plan, records)
         return Finding(statement, "not measured", (), False, reason)
-    counts = Counter(item.outcome for item in evidence)
+    outcomes = {item.outcome for item in evidence}
+    if outcomes == {"undecided"}:
+        return Finding(statement, "not measured", evidence, False, "too few repetitions to tell")
     verdict: Verdict = "same"
-    if counts["otherwise"]:
+    if "otherwise" in outcomes:
         verdict = "otherwise"
-    elif 2 * counts["better"] > len(evidence) and _better_where_it_costs_most(evidence):
+    elif _costs_are_gone(evidence):
         verdict = "better"
     return Finding(statement, verdict, evidence, all(item.contrast.proven for item in evidence), None)
 
 
-def _better_where_it_costs_most(evidence: Sequence[Evidence]) -> bool:
-    """Whether the original's cost is gone for the largest payload too, where it was the highest."""
-    largest = max(item.subject[1].payload for item in evidence)
-    return all(item.outcome == "better" for item in evidence if item.subject[1].payload == largest)
+def _costs_are_gone(evidence: Sequence[Evidence]) -> bool:
+    """Whether the original's costs came out better: most of them, and all of the largest payload, where they were highest.
+
+    What the original found to be a gain is no cost: it can be kept or lost, not become better.
+    """
+    gain = {"less": "lower", "more": "higher"}
+    costs = [one for one in evidence if one.factor or one.expect != gain[quantity(one.metric).better]]
+    better = [one for one in costs if one.outcome == "better"]
+    if 2 * len(better) <= len(costs):
+        return False
+    largest = max(one.subject[1].payload for one in costs)
+    return all(one in better for one in costs if one.subject[1].payload == largest)
 
 
 def _why_not(statement: Statement, plan: Plan, records: Sequence[Record]) -> str:

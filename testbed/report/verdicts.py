@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from testbed.analysis import Comparison
 from testbed.record import Cell, Json, encode, size_name
-from testbed.report.findings import VERDICTS, Evidence, Finding, Verdict
+from testbed.report.findings import OUTCOMES, VERDICTS, Evidence, Finding, Verdict
 from testbed.report.quantities import number, quantity, ratio_text
 from testbed.report.settings import word
 from testbed.report.statements import Original
@@ -139,7 +139,7 @@ def _remark(finding: Finding) -> str:
         return reason[:1].upper() + reason[1:] + ("" if reason.endswith(".") else ".")
     found = Counter(item.outcome for item in finding.evidence)
     total = len(finding.evidence)
-    parts = [f"{found[outcome]} {outcome}" for outcome in ("same", "better", "otherwise") if found[outcome]]
+    parts = [f"{found[outcome]} {outcome}" for outcome in OUTCOMES if found[outcome]]
     text = f"{total} comparison{'s' if total > 1 else ''}: {', '.join(parts)}."
     return text if finding.proven else f"{text} Too few repetitions to prove it."
 
@@ -158,7 +158,7 @@ def _table(finding: Finding) -> Table:
                 Value(ratio_text(item.contrast.ratio), _interval(item)),
                 Value(_EXPECTED[item.expect], ratio_text(item.factor) if item.factor else ""),
                 Value(item.contrast.direction, "" if item.contrast.proven else "unproven"),
-                Value(item.outcome, tone=_TONES[item.outcome]),
+                Value(item.outcome, tone="" if item.outcome == "undecided" else _TONES[item.outcome]),
             )
         )
     columns = ("metric", "payload", "measured", "against", "ratio", "the original", "ours", "verdict")

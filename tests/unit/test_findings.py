@@ -130,6 +130,31 @@ def test_what_a_run_does_not_hold_is_not_measured_and_says_why() -> None:
     assert found["be-down"].reason == found["be-down"].statement.note
 
 
+def test_a_gain_that_is_kept_while_the_costs_are_gone_is_better() -> None:
+    plan = samples.plan("vanilla", "odb")
+    _, records = samples.run(
+        plan, lambda label, cell, name: 0.5 if (label, name) == ("odb", "is.cpu_us") else 1.0
+    )
+    found = judged(records, plan)["load-moves"]
+    assert {item.outcome for item in found.evidence} == {"same", "better"}
+    assert found.verdict == "better"
+
+
+def test_few_samples_that_overlap_decide_nothing() -> None:
+    plan = samples.plan("vanilla", "odb", n=2)
+    _, records = samples.run(plan, lambda label, cell, name: 1.2 if label == "odb" else 1.0, noise=0.4)
+    wide = contrast([1.0, 2.0], [0.8, 1.6], 1)
+    assert wide is not None
+    assert judge([wide])[0].direction == "undecided"
+    undecided = [
+        one for one in judged(records, plan).values() for item in one.evidence if item.outcome == "undecided"
+    ]
+    assert undecided
+    for finding in undecided:
+        if len({item.outcome for item in finding.evidence}) == 1:
+            assert (finding.verdict, finding.reason) == ("not measured", "too few repetitions to tell")
+
+
 def test_too_few_repetitions_prove_nothing() -> None:
     plan = samples.plan("vanilla", "odb", n=3)
     _, records = samples.run(plan, as_the_original)
