@@ -38,10 +38,68 @@ static ssize_t take(const char *name, int fd, char *to, size_t room) {
     return FUNCTION(read, name)(fd, to, room);
 }
 
+/* A message with room for one descriptor. */
+struct parcel {
+    char byte;
+    struct iovec iov;
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr head;
+    } control;
+    struct mmsghdr message;
+};
+
+static void wrap(struct parcel *parcel) {
+    *parcel = (struct parcel){.byte = 'd'};
+    parcel->iov = (struct iovec){&parcel->byte, 1};
+    parcel->message.msg_hdr = (struct msghdr){.msg_iov = &parcel->iov,
+                                              .msg_iovlen = 1,
+                                              .msg_control = parcel->control.bytes,
+                                              .msg_controllen = sizeof parcel->control.bytes};
+}
+
+/* In another process, which has never heard of the connection. */
+static int receive_passed(const char *name, int from) {
+    struct parcel parcel;
+    int fd;
+    wrap(&parcel);
+    if (equal(name, "recvmmsg"))
+        must(FUNCTION(recvmmsg, name)(from, &parcel.message, 1, 0, NULL) == 1);
+    else
+        must(FUNCTION(recvmsg, equal(name, "recvmsg") ? name : "recvmsg")(from, &parcel.message.msg_hdr, 0) == 1);
+    memcpy(&fd, CMSG_DATA(&parcel.control.head), sizeof fd);
+    char *rest = malloc(BODY);
+    recv_all(fd, rest, BODY - 100);
+    return holds(rest, BODY - 100, SEED, 100) ? 0 : 1;
+}
+
+/* A connection of which the beginning has been received goes to another process. */
+static void passing(const char *name, bool intercepted) {
+    int pair[2], status = -1;
+    struct parcel parcel;
+    must(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) == 0);
+    pid_t child = fork();
+    if (child == 0) _exit(receive_passed(name, pair[0]));
+    int fd = open_stream(intercepted);
+    command(fd, 'b', BODY);
+    recv_all(fd, (char[100]){0}, 100);
+    wrap(&parcel);
+    parcel.control.head = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(&parcel.control.head), &fd, sizeof fd);
+    if (equal(name, "sendmmsg"))
+        must(FUNCTION(sendmmsg, name)(pair[1], &parcel.message, 1, 0) == 1);
+    else
+        must(FUNCTION(sendmsg, equal(name, "sendmsg") ? name : "sendmsg")(pair[1], &parcel.message.msg_hdr, 0) == 1);
+    must(waitpid(child, &status, 0) == child && status == 0);
+    close(pair[0]), close(pair[1]), close(fd);
+}
+
 static void receiving(const char *name, bool intercepted) {
     int fd = open_stream(intercepted);
     char *buffer = malloc(BODY);
+    must(recv(fd, buffer, 0, MSG_DONTWAIT) == -1 && errno == EAGAIN && read(fd, buffer, 0) == 0);
     command(fd, 'b', BODY);
+    must(keeping_errno(recv(fd, buffer, 0, 0)) == 0); /* waits, and takes nothing */
     for (size_t done = 0; done < BODY;) {
         ssize_t got = keeping_errno(take(name, fd, buffer, BODY));
         must(got > 0 && holds(buffer, (size_t)got, SEED, done));
@@ -51,6 +109,7 @@ static void receiving(const char *name, bool intercepted) {
     must(keeping_errno(take(name, fd, buffer, BODY)) == 0);
     close(fd);
     must(take(name, -1, buffer, BODY) == -1 && errno == EBADF);
+    if (within("msg", name)) passing(name, intercepted);
     free(buffer);
 }
 
@@ -79,6 +138,7 @@ static void sending(const char *name, bool intercepted) {
     confirm(fd);
     close(fd);
     must(give(name, -1, bytes, BODY) == -1 && errno == EBADF);
+    if (within("msg", name)) passing(name, intercepted);
     free(bytes);
 }
 

@@ -43,13 +43,31 @@ static void leave_table(struct odb_runtime *runtime, const struct odb_stream *st
     odb_fdtable_clear(&runtime->fds, fd);
 }
 
+static bool is_empty(const struct msghdr *message) {
+    for (size_t i = 0; i < message->msg_iovlen; i++)
+        if (message->msg_iov[i].iov_len > 0) return false;
+    return true;
+}
+
+/* Without room for a byte, read returns at once; recv waits for one, and takes none. */
+static ssize_t receive_nothing(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags,
+                               enum odb_family family) {
+    char byte;
+    struct iovec iov = {&byte, 1};
+    if (family == ODB_FILE_CALL) return 0;
+    ssize_t got = odb_stream_receive(runtime, stream, fd, &iov, 1, (flags & MSG_DONTWAIT) | MSG_PEEK);
+    return got < 0 ? got : 0;
+}
+
 ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream || (flags & (MSG_OOB | MSG_ERRQUEUE))) {
         if (stream) odb_fdtable_let_go(&runtime->fds, stream);
         return receive_kernel(runtime, fd, message, flags, family);
     }
-    ssize_t got = odb_stream_receive(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags);
+    ssize_t got = is_empty(message)
+                      ? receive_nothing(runtime, stream, fd, flags, family)
+                      : odb_stream_receive(runtime, stream, fd, message->msg_iov, (int)message->msg_iovlen, flags);
     if (odb_stream_is_over(stream))
         leave_table(runtime, stream, fd);
     else
