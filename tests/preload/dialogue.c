@@ -255,7 +255,11 @@ static void client(uint16_t port) {
     say("%s: all is said\n", cases[chosen].name);
 }
 
+/* More than a small stack holds: every thread of this program, the library's too, needs a large one. */
+static _Thread_local volatile char large[1 << 20];
+
 int main(int argc, char **argv) {
+    large[argc] = 1;
     must(argc == 2 && pipe2(refusal, O_CLOEXEC) == 0);
     for (chosen = 0; chosen < sizeof cases / sizeof cases[0]; chosen++)
         if (strcmp(argv[1], cases[chosen].name) == 0) return perform(cases[chosen].server, client);

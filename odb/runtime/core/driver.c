@@ -78,19 +78,29 @@ static bool open_descriptors(struct odb_driver *driver) {
     return false;
 }
 
-/* The thread never takes a signal: those belong to the application, and a blocked SIGPIPE makes sendfile to a closed channel an ordinary error. */
-static bool spawn(struct odb_driver *driver) {
-    sigset_t all, before;
+static int spawn_with_stack(struct odb_driver *driver, size_t size) {
     pthread_attr_t attributes;
     pthread_t thread;
-    if (pthread_attr_init(&attributes) != 0) return false;
-    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    int error = pthread_attr_init(&attributes);
+    if (error) return error;
+    pthread_attr_setstacksize(&attributes, size);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    error = odb_real.pthread_create(&thread, &attributes, run, driver);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+/* The thread never takes a signal: those belong to the application, and a blocked SIGPIPE makes sendfile to a closed channel an ordinary error. A small stack is
+ * refused where the program's thread-local variables, which lie on it, are large. */
+static bool spawn(struct odb_driver *driver) {
+    static const size_t stacks[] = {256 * 1024, 2 * 1024 * 1024, 16 * 1024 * 1024};
+    int error = EINVAL;
+    sigset_t all, before;
     sigfillset(&all);
     odb_real.pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = odb_real.pthread_create(&thread, &attributes, run, driver);
+    for (size_t i = 0; error == EINVAL && i < sizeof stacks / sizeof stacks[0]; i++)
+        error = spawn_with_stack(driver, stacks[i]);
     odb_real.pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
     return error == 0;
 }
 
