@@ -109,12 +109,6 @@ static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *strea
     return sent > 0 ? before + sent : before > 0 ? before : sent;
 }
 
-static bool is_empty(const struct msghdr *message) {
-    for (size_t i = 0; i < message->msg_iovlen; i++)
-        if (message->msg_iov[i].iov_len > 0) return false;
-    return true;
-}
-
 /* To send nothing is to ask the kernel for errors: it says nothing to the peer, so it does not decide who speaks how. */
 ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
