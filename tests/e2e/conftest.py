@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,32 @@ def open_folder() -> Iterator[Path]:
     """A directory for one test that every user may enter."""
     folder = make_open_folder()
     yield folder
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed one for 127.0.0.1: its file, and the directives of a server of nginx that shows it."""
+
+    file: Path
+    directives: str
+
+
+@pytest.fixture(scope="session")
+def certificate() -> Iterator[Certificate]:
+    missing = missing_tools("openssl")
+    if missing:
+        pytest.skip(f"{missing} is not installed")
+    folder = make_open_folder()
+    key, file = folder / "key.pem", folder / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    name = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*request, "-days", "2", *name, "-keyout", str(key), "-out", str(file)],
+        check=True,
+        capture_output=True,
+    )
+    yield Certificate(file, f"ssl_certificate {file}; ssl_certificate_key {key};")
     shutil.rmtree(folder)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import random
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.chain import Settings, missing_tools
+from tests.e2e.chain import Settings
 from tests.e2e.client import Connection, get
-from tests.e2e.conftest import MakeChain
+from tests.e2e.conftest import Certificate, MakeChain
 
 WORDS = ("origin", "consumer", "window", "span", "payload", "lease", "MARK")
 TEXT_SIZES = (100, 8192, 20_000, 65_536, 300_000, 2_000_000)
@@ -67,21 +66,12 @@ def test_substituted_bodies_are_the_substituted_file(
 
 @pytest.mark.parametrize("buffering", [False, True], ids=["unbuffered", "buffered"])
 def test_tls_clients_get_the_bytes_of_the_file(
-    make_chain: MakeChain, files: dict[str, bytes], open_folder: Path, buffering: bool
+    make_chain: MakeChain, files: dict[str, bytes], certificate: Certificate, buffering: bool
 ) -> None:
-    missing = missing_tools("openssl")
-    if missing:
-        pytest.skip(f"{missing} is not installed")
-    key, certificate = open_folder / "key.pem", open_folder / "certificate.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    subprocess.run(
-        [*request, "-days", "2", "-subj", "/CN=test", "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
+    chain = make_chain(
+        Settings(buffering=buffering, server={"fe": certificate.directives}, listen={"fe": "ssl"})
     )
-    directives = f"ssl_certificate {certificate}; ssl_certificate_key {key};"
-    chain = make_chain(Settings(buffering=buffering, server={"fe": directives}, listen={"fe": "ssl"}))
-    trust = ssl.create_default_context(cafile=str(certificate))
+    trust = ssl.create_default_context(cafile=str(certificate.file))
     trust.check_hostname = False
     with Connection(chain.port, tls=trust) as kept:
         for path, content in files.items():
