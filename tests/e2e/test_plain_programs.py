@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import pty
 import random
 import re
+import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -192,3 +199,121 @@ def test_statistics_of_a_program_go_when_it_ends(odb_run: Launch, statistics: Pa
     assert stats.read(statistics).pages == ()
     assert done.stdout.split(), "the running program was not to be seen"
     assert list(statistics.iterdir()) == []
+
+
+INPUTS = {
+    "cat": ["cat"],
+    "cat that is told to stop": ["head", "-c", "100000"],
+    "sort": ["sort"],
+    "python": [sys.executable, "-c", "import sys; print(len(sys.stdin.buffer.read())); sys.exit(5)"],
+}
+
+
+@pytest.mark.parametrize("command", INPUTS.values(), ids=INPUTS.keys())
+def test_standard_input_goes_through_as_without_odb(odb_run: Launch, command: list[str]) -> None:
+    given = random.Random(3).randbytes(300_000).hex().encode()
+
+    def outcome(launcher: Sequence[str]) -> tuple[int, bytes, bytes]:
+        done = subprocess.run([*launcher, *command], input=given, capture_output=True, timeout=40)
+        return done.returncode, done.stdout, done.stderr
+
+    assert outcome(odb_run("listen=127.0.0.1", "connect=127.0.0.1")) == outcome([])
+
+
+CURLS = {
+    "an answer to standard output": (0, ["{url}262144"]),
+    "nothing there": (22, ["--fail", "{url}none"]),
+    "no such host": (6, ["http://nowhere.invalid/"]),
+    "a scheme nobody knows": (1, ["odb://127.0.0.1/"]),
+    "too slow": (28, ["--max-time", "0.2", "http://127.0.0.1:{deaf}/"]),
+    "no permission to write": (23, ["--output", "/proc/none", "{url}262144"]),
+    "heads": (0, ["--head", "--dump-header", "/dev/null", "{url}1"]),
+    "several": (0, ["--parallel", "--no-progress-meter", "{url}262144", "{url}65536", "-o", "/dev/null", "-o", "/dev/null"]),
+}
+
+
+@pytest.mark.parametrize("name", CURLS)
+def test_curl_ends_and_speaks_as_without_odb(
+    odb_run: Launch, serve: Callable[[Sequence[str]], Server], name: str
+) -> None:
+    expected, words = CURLS[name]
+    server = serve(odb_run("listen=127.0.0.1"))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        arguments = [word.format(url=server.url, deaf=deaf.getsockname()[1]) for word in words]
+        arguments = ["--silent", "--show-error", "--noproxy", "*", *arguments]
+
+        def outcome(launcher: Sequence[str]) -> tuple[int, bytes, bytes]:
+            done = subprocess.run(
+                [*launcher, "curl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=40
+            )
+            # How long it waited, and when it was answered, is never the same.
+            error = re.sub(rb"after \d+ m.*", b"", done.stderr)
+            return done.returncode, re.sub(rb"(?m)^Date: .*$", b"", done.stdout), error
+
+        with_odb = outcome(odb_run(f"connect=127.0.0.1:{server.port}"))
+        assert with_odb == outcome([])
+        assert with_odb[0] == expected
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_the_http_server_as_without_odb(
+    odb_run: Launch, content: Path, ending: signal.Signals
+) -> None:
+    def outcome(launcher: Sequence[str]) -> tuple[int, str, float]:
+        """Status, the last words, and how long the end took."""
+        command = [*launcher, sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+        with subprocess.Popen(
+            [*command, "--directory", str(content)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        ) as process:
+            assert process.stdout is not None
+            port = re.search(r"port (\d+)", process.stdout.readline())
+            assert port is not None
+            assert fetch([], f"http://127.0.0.1:{port[1]}/65536").returncode == 0
+            process.send_signal(ending)
+            begun = time.monotonic()
+            last = [line for line in process.stdout if "GET" not in line]
+            return process.wait(20), "".join(last), time.monotonic() - begun
+
+    status, words, seconds = outcome(odb_run("listen=127.0.0.1"))
+    assert (status, words) == outcome([])[:2]
+    assert seconds < 3
+
+
+def test_an_interrupted_curl_ends_by_the_signal(odb_run: Launch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        command = ["curl", "--silent", f"http://127.0.0.1:{port}/"]
+        with subprocess.Popen([*odb_run(f"connect=127.0.0.1:{port}"), *command]) as process:
+            accepted, _ = deaf.accept()
+            with accepted:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == -signal.SIGINT
+
+
+def test_a_terminal_stays_a_terminal(odb_run: Launch) -> None:
+    """Ctrl-C at a terminal reaches the program, and its process is the one that was started."""
+    leader, follower = pty.openpty()
+    script = "import os, sys; print(os.isatty(0), os.isatty(1), os.getpid(), flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [*odb_run("listen=127.0.0.1"), sys.executable, "-c", script],
+        stdin=follower,
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(follower)
+        said = b""
+        while b"\n" not in said:
+            said += os.read(leader, 1000)
+        assert said.split() == [b"True", b"True", str(process.pid).encode()]
+        os.write(leader, b"\x03")
+        assert process.wait(20) == -signal.SIGINT
+        assert process.stderr is not None
+        assert b"KeyboardInterrupt" in process.stderr.read()
+    os.close(leader)

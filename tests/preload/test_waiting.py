@@ -18,6 +18,8 @@ APIS = (
     "epoll_edge_late",
     "epoll_mixed",
     "epoll_edge_mixed",
+    "epoll_moved",
+    "epoll_edge_moved",
     "poll",
     "ppoll",
     "select",

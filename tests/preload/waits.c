@@ -5,6 +5,7 @@
  */
 #include "scene.h"
 
+#include <linux/tcp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -175,6 +176,39 @@ static void consume_mixed(uint16_t port) {
     close(fd);
 }
 
+static uint64_t arrived(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    must(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
+    return info.tcpi_bytes_received;
+}
+
+/* A descriptor in two sets, as of a program whose threads hand connections on: what a look at one of them finds is told to those who wait on the other. */
+static void consume_moved(uint16_t port) {
+    int fd = call_up(port), home = epoll_create1(0);
+    char *buffer = malloc(PIECE);
+    size_t done = 0, end = 0;
+    uint64_t before = 0;
+    must(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+    set = home;
+    watch(fd, EPOLL_CTL_ADD);
+    for (int i = 0; i < PARTS; i++) {
+        set = epoll_create1(0);
+        watch(fd, EPOLL_CTL_ADD);
+        watch(fd, EPOLL_CTL_MOD);
+        while (parts[i] > 0 && arrived(fd) == before) continue;
+        wait_for(fd, 0);
+        must(close(set) == 0);
+        set = home;
+        end += parts[i];
+        done = read_up_to(fd, buffer, done, end);
+        before = arrived(fd);
+        tell(fd);
+    }
+    say("%s: %zu bytes\n", api, done);
+    close(fd);
+}
+
 static void *nothing(void *argument) {
     return argument;
 }
@@ -211,5 +245,6 @@ int main(int argc, char **argv) {
     must(argc == 2);
     api = argv[1];
     if (strstr(api, "gone")) return perform(serve_briefly, consume_gone);
+    if (strstr(api, "moved")) return perform(serve, consume_moved);
     return perform(serve, strstr(api, "late") ? consume_late : strstr(api, "mixed") ? consume_mixed : consume);
 }

@@ -175,19 +175,25 @@ void odb_interest_close(struct odb_interests *interests, int fd) {
     odb_lock_drop(&interests->lock);
 }
 
+enum { NO_SET = -1 };
+
 /* The kernel allows sets in sets five deep. */
-static void owe(struct odb_interests *interests, int fd, int depth) {
+static void owe(struct odb_interests *interests, int fd, int but, int depth) {
     for (struct odb_interest *at = *fd_bucket(interests, fd); at; at = at->next_of_fd) {
-        if (at->fd != fd || !(at->events & EPOLLIN) || at->disarmed) continue;
+        if (at->fd != fd || at->set == but || !(at->events & EPOLLIN) || at->disarmed) continue;
         set_owed(interests, at, true);
-        if (depth > 0) owe(interests, at->set, depth - 1);
+        if (depth > 0) owe(interests, at->set, NO_SET, depth - 1);
     }
 }
 
 void odb_interest_owe(struct odb_interests *interests, int fd) {
+    odb_interest_owe_elsewhere(interests, fd, NO_SET);
+}
+
+void odb_interest_owe_elsewhere(struct odb_interests *interests, int fd, int set) {
     if (!*fd_bucket(interests, fd)) return;
     odb_lock_take(&interests->lock);
-    owe(interests, fd, 5);
+    owe(interests, fd, set, 5);
     odb_lock_drop(&interests->lock);
 }
 

@@ -54,6 +54,9 @@ void odb_interest_close(struct odb_interests *interests, int fd);
 /* Marks every registration of `fd` that asks for input, and those of the epoll sets they are in: its stream may owe bytes. */
 void odb_interest_owe(struct odb_interests *interests, int fd);
 
+/* As odb_interest_owe, but for the registration in `set`. */
+void odb_interest_owe_elsewhere(struct odb_interests *interests, int fd, int set);
+
 /* Takes up to `room` owed registrations of a set off the list, as copies. */
 int odb_interest_take_owed(struct odb_interests *interests, int set, struct odb_interest *out, int room);
 

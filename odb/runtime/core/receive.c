@@ -361,12 +361,25 @@ static bool kernel_has_classic(const struct odb_stream *stream, int fd) {
     return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && odb_real.poll(&entry, 1, 0) > 0;
 }
 
-bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+/* Under the lock. */
+static bool is_at_hand(const struct odb_inbox *in) {
+    return odb_inbox_has_piece(in) || in->error || in->ended;
+}
+
+bool odb_stream_look(struct odb_runtime *runtime, struct odb_stream *stream, int fd, bool *fresh) {
+    *fresh = false;
     if (!odb_lock_try(&stream->in.lock)) return true;
+    bool before = is_at_hand(&stream->in);
     bool readable =
         odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
+    *fresh = !before && is_at_hand(&stream->in);
     odb_lock_drop(&stream->in.lock);
     return readable;
+}
+
+bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    bool fresh;
+    return odb_stream_look(runtime, stream, fd, &fresh);
 }
 
 size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {

@@ -12,6 +12,9 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
 /* Would a receive return at once? Asks the kernel without blocking and parses what it has. True also when another thread is receiving. */
 bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
+/* As odb_stream_readable. *fresh: this very look has taken what is at hand from the kernel, which will not tell anybody of it any more. */
+bool odb_stream_look(struct odb_runtime *runtime, struct odb_stream *stream, int fd, bool *fresh);
+
 /* Application bytes that are known to be there (FIONREAD). */
 size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 

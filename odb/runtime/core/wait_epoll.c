@@ -37,6 +37,17 @@ bool odb_waiting_readable(struct odb_runtime *runtime, int fd) {
     return readable(runtime, fd);
 }
 
+/* As readable(), for a registration in `set`. What this takes from the kernel, the kernel no longer reports to other sets that watch `fd`: threads hand connections
+ * to each other by moving them from set to set, and for a while they are in both. */
+static bool readable_in(struct odb_runtime *runtime, int set, int fd) {
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (!stream) return readable(runtime, fd);
+    bool fresh, is = odb_stream_look(runtime, stream, fd, &fresh);
+    if (fresh) odb_interest_owe_elsewhere(&runtime->interests, fd, set);
+    odb_fdtable_let_go(&runtime->fds, stream);
+    return is;
+}
+
 /* Is the registration reported as long as bytes are owed? */
 static bool stays_owed(const struct odb_runtime *runtime, const struct odb_interest *interest) {
     return !(interest->events & EPOLLET) || runtime->options.readiness == ODB_READINESS_LEVEL;
@@ -51,7 +62,7 @@ static int inject(struct odb_runtime *runtime, int set, struct epoll_event *even
         taken = odb_interest_take_owed(&runtime->interests, set, owed, room < OWED_BATCH ? room : OWED_BATCH);
         for (int i = 0; i < taken; i++) {
             bool oneshot = owed[i].events & EPOLLONESHOT;
-            if (!readable(runtime, owed[i].fd)) continue;
+            if (!readable_in(runtime, set, owed[i].fd)) continue;
             if (oneshot && !odb_interest_claim(&runtime->interests, &owed[i], true)) continue;
             events[made] = (struct epoll_event){.events = EPOLLIN, .data = owed[i].data};
             owners[made++] = owed[i];
@@ -69,7 +80,7 @@ static uint32_t filter(struct odb_runtime *runtime, const struct epoll_event *ev
         bool mine = !oneshot || odb_interest_claim(&runtime->interests, interest, false);
         return mine || !stream ? left : 0;
     }
-    if (readable(runtime, interest->fd)) {
+    if (readable_in(runtime, interest->set, interest->fd)) {
         if (!oneshot && stays_owed(runtime, interest)) odb_interest_owe(&runtime->interests, interest->fd);
     } else {
         left &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
