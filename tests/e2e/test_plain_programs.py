@@ -228,7 +228,19 @@ CURLS = {
     "too slow": (28, ["--max-time", "0.2", "http://127.0.0.1:{deaf}/"]),
     "no permission to write": (23, ["--output", "/proc/none", "{url}262144"]),
     "heads": (0, ["--head", "--dump-header", "/dev/null", "{url}1"]),
-    "several": (0, ["--parallel", "--no-progress-meter", "{url}262144", "{url}65536", "-o", "/dev/null", "-o", "/dev/null"]),
+    "several": (
+        0,
+        [
+            "--parallel",
+            "--no-progress-meter",
+            "{url}262144",
+            "{url}65536",
+            "-o",
+            "/dev/null",
+            "-o",
+            "/dev/null",
+        ],
+    ),
 }
 
 
