@@ -1,12 +1,13 @@
 """`odb-testbed report`: makes one offline page and the figures of a paper from stored records; measures nothing."""
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
 from pathlib import Path
 
-from testbed.errors import RecordError, UsageError
+from testbed.errors import EnvironmentFault, RecordError, UsageError
 from testbed.output import progress_printer
 from testbed.runs import Run, find_run, load_run, merge
 
@@ -100,14 +101,20 @@ def _page(out: Path | None, first: Run) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Put a file in its place complete, or leave what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put a file in its place complete, or leave what was there.  EnvironmentFault names the file that cannot be written."""
     partial = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         partial.rename(path)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path} cannot be written ({error.strerror})",
+            "see to its directory, or name another place with --out",
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

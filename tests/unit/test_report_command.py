@@ -112,16 +112,18 @@ def test_an_interrupted_report_leaves_the_old_page_and_nothing_half_made(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_page(
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = store(tmp_path)
 
     def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device", str(run / "report.html"))
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report.os, "fsync", full)
-    assert "No space left on device" in refused(capsys, 1, str(run))
+    said = refused(capsys, 4, str(run))
+    assert "cannot be written (No space left on device)" in said
+    assert "--out" in said
     assert list(run.rglob("*partial*")) == []
 
 
