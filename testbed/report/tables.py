@@ -265,7 +265,7 @@ def standing(item: Quantity, one: Statistic) -> tuple[str, Tone]:
     if one.verdict in ("baseline", "absent") or one.ratio is None:
         return "", ""
     if one.verdict == "noise":
-        return "no difference", "flat"
+        return "no clear difference", "flat"
     if one.n < 2:
         return "one measurement", "flat"
     good = (one.ratio < 1) == (item.better == "less")
