@@ -164,8 +164,8 @@ def _glance(material: _Material) -> Section:
         "glance",
         "At a glance",
         f"Medians of every variant as multiples of those of {material.comparison.baseline}: less than 1 is less of it. "
-        "“No clear difference” is noise, as far as these repetitions tell; “unproven” means that there seems to be a difference "
-        "but that there are too few repetitions to prove it.",
+        "“No clear difference” is noise, as far as these repetitions tell; “unproven” means that there seems to be a "
+        "difference but that there are too few repetitions to prove it.",
         blocks,
     )
 
