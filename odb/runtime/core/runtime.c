@@ -47,9 +47,11 @@ static uint64_t served(const struct odb_runtime *runtime) {
     return counted(runtime, ODB_STAT_serve_bytes) + counted(runtime, ODB_STAT_push_bytes);
 }
 
-/* Pushed bytes that nobody claims are fetched again, and we learn of that late: once something was pushed, as many bytes served as announced do not mean that all have been had. */
+/* Pushed bytes that nobody claims are fetched again, and we learn of that late: as long as somebody is there to push to, as many bytes served as announced do
+ * not mean that all have been had. */
 static bool everything_is_fetched(struct odb_runtime *runtime) {
-    return counted(runtime, ODB_STAT_pushes) == 0 && !odb_store_pending(&runtime->store);
+    bool sure = counted(runtime, ODB_STAT_pushes) == 0 || !odb_pushes_wanted(&runtime->origin.pushes);
+    return sure && !odb_store_pending(&runtime->store);
 }
 
 /* Payloads that nobody has asked for within a moment are taken for abandoned (their client has gone). */
