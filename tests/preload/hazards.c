@@ -141,6 +141,38 @@ static void pass_on(uint16_t port) {
     say("%d bodies passed on\n", ROUNDS);
 }
 
+static bool is_readable(const char *page) {
+    char line[512], access[5];
+    unsigned long start, end;
+    bool is = false;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    must(maps);
+    while (fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx %4s", &start, &end, access) == 3 && start <= (uintptr_t)page && (uintptr_t)page < end)
+            is = access[0] == 'r';
+    fclose(maps);
+    return is;
+}
+
+static void serve_once(int listener) {
+    int fd = answer(listener);
+    send_content(fd, LARGE, SEED);
+    await_end(fd);
+    close(fd);
+}
+
+/* Nobody touches what was received, but it is not left at its origin for ever. */
+static void keep(uint16_t port) {
+    int fd = call_up(port);
+    char *bytes = malloc(LARGE);
+    recv_all(fd, bytes, LARGE);
+    const char *inside = bytes + LARGE / 2;
+    while (!is_readable(inside)) must(poll(NULL, 0, 20) == 0);
+    must(holds(bytes, LARGE, SEED, 0) && close(fd) == 0);
+    free(bytes);
+    say("kept\n");
+}
+
 static _Atomic long ticks;
 
 static void tick(int number) {
@@ -199,6 +231,7 @@ static const struct {
 } cases[] = {{"abort", serve_deserters, abort_everywhere},
              {"reuse_after_send", serve_from_one_buffer, receive_rounds},
              {"reuse_after_passing", serve_both_ends, pass_on},
+             {"keep", serve_once, keep},
              {"interrupted", serve_interrupted, receive_interrupted}};
 
 int main(int argc, char **argv) {

@@ -25,3 +25,12 @@ def test_hazard_changes_no_byte(preload: Preload, case: str, options: dict[str, 
     assert outcome.active
     if case != "abort":
         assert not outcome.trouble
+
+
+def test_untouched_memory_outlives_its_lease(preload: Preload) -> None:
+    rules = {"listen": EVERYWHERE, "connect": EVERYWHERE, "virtual_min": "4096", "delivery": "window"}
+    outcome = preload.compare("hazards", "keep", lease_ms="4000", **rules)
+    assert outcome.counters["windows_mapped"] > 0
+    assert outcome.counters["materialised_bytes"] > 0
+    assert outcome.counters["faults"] == 0
+    assert not outcome.trouble

@@ -4,6 +4,7 @@
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/real.h"
+#include "os/thread.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>
@@ -78,38 +79,12 @@ static bool open_descriptors(struct odb_driver *driver) {
     return false;
 }
 
-static int spawn_with_stack(struct odb_driver *driver, size_t size) {
-    pthread_attr_t attributes;
-    pthread_t thread;
-    int error = pthread_attr_init(&attributes);
-    if (error) return error;
-    pthread_attr_setstacksize(&attributes, size);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    error = odb_real.pthread_create(&thread, &attributes, run, driver);
-    pthread_attr_destroy(&attributes);
-    return error;
-}
-
-/* The thread never takes a signal: those belong to the application, and a blocked SIGPIPE makes sendfile to a closed channel an ordinary error. A small stack is
- * refused where the program's thread-local variables, which lie on it, are large. */
-static bool spawn(struct odb_driver *driver) {
-    static const size_t stacks[] = {256 * 1024, 2 * 1024 * 1024, 16 * 1024 * 1024};
-    int error = EINVAL;
-    sigset_t all, before;
-    sigfillset(&all);
-    odb_real.pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (size_t i = 0; error == EINVAL && i < sizeof stacks / sizeof stacks[0]; i++)
-        error = spawn_with_stack(driver, stacks[i]);
-    odb_real.pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error == 0;
-}
-
 bool odb_driver_start(struct odb_driver *driver) {
     if (atomic_load_explicit(&driver->running, memory_order_acquire)) return true;
     odb_lock_take(&driver->lock);
     bool running = atomic_load(&driver->running);
     if (!running && open_descriptors(driver)) {
-        running = spawn(driver);
+        running = odb_thread_start(run, driver);
         if (!running) {
             odb_fds_close(driver->set);
             odb_fds_close(driver->wakeup);

@@ -1,6 +1,8 @@
 /* windows.c: mapping, dropping and finding windows. Fetching them is materialise.c. */
 #include "core/windows_private.h"
 
+#include "core/keeper.h"
+#include "os/clock.h"
 #include "os/real.h"
 
 #include <errno.h>
@@ -32,11 +34,17 @@ static struct odb_window *take_window(struct odb_windows *windows) {
     return window;
 }
 
-void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
-    if (--window->pages > 0) return;
+static void give_back(struct odb_windows *windows, struct odb_window *window) {
     window->next_free = windows->free;
     windows->free = window;
     windows->live--;
+}
+
+void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
+    if (--window->pages > 0) return;
+    *(window->previous ? &window->previous->next : &windows->first) = window->next;
+    if (window->next) window->next->previous = window->previous;
+    give_back(windows, window);
 }
 
 /* Guards every plain page of the range, in as few calls as there are runs. On failure the pages guarded so far are opened again. */
@@ -86,15 +94,21 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
     if (!window) error = error ? error : -ENOMEM;
     if (!error) error = guard_plain(windows, first, end);
     if (!error) {
-        *window = (struct odb_window){.span = *span, .start = first, .pages = length / ODB_PAGE};
+        *window = (struct odb_window){.span = *span,
+                                      .start = first,
+                                      .pages = length / ODB_PAGE,
+                                      .due_ms = odb_keeper_due(odb_clock_ms(), span->expires_ms),
+                                      .next = windows->first};
+        if (window->next) window->next->previous = window;
+        windows->first = window;
         for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
         odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
         odb_delivery_mapped(&windows->delivery, length);
     } else if (window) {
-        window->pages = 1;
-        odb_window_unref(windows, window);
+        give_back(windows, window);
     }
     odb_lock_drop(&windows->lock);
+    if (!error) odb_keeper_wake(windows);
     return error;
 }
 
@@ -208,5 +222,6 @@ void odb_windows_after_fork_parent(struct odb_windows *windows) {
 
 void odb_windows_after_fork_child(struct odb_windows *windows) {
     windows->forking = false;
+    atomic_store(&windows->kept, false);
     odb_lock_reset(&windows->lock);
 }

@@ -27,7 +27,9 @@
 struct odb_window {
     struct odb_span span; /* as it was mapped; page n of the window is at span.offset + n * ODB_PAGE */
     uintptr_t start;
-    size_t pages; /* still referring to it */
+    size_t pages;    /* still referring to it */
+    uint64_t due_ms; /* when it is to be fetched although nobody has touched it */
+    struct odb_window *next, *previous;
     struct odb_window *next_free;
 };
 
@@ -37,8 +39,10 @@ struct odb_windows {
     _Atomic size_t guarded; /* pages that are not plain; 0 lets every hook take its shortest way */
     _Atomic bool threads;   /* the application has more than one thread: content must appear in one step */
     struct odb_window *free;
-    _Atomic int fetching; /* rounds of materialise.c that have claimed pages */
-    bool forking;         /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
+    struct odb_window *first; /* of those in use, the youngest */
+    _Atomic bool kept;        /* core/keeper.c has a thread */
+    _Atomic int fetching;     /* rounds of materialise.c that have claimed pages */
+    bool forking;             /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
     size_t live; /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
     struct odb_delivery delivery;
     const struct odb_options *options;
