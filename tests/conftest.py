@@ -60,6 +60,12 @@ def build_asan() -> Path:
 
 
 @pytest.fixture(scope="session")
+def build_tsan() -> Path:
+    """build/tsan with the native tests under ThreadSanitizer."""
+    return build("tsan", "odb_tests")
+
+
+@pytest.fixture(scope="session")
 def library(build_dev: Path) -> Path:
     """The libodb.so that the sources give."""
     return build_dev / "libodb.so"

@@ -13,23 +13,24 @@ from tests.conftest import build
 
 HERE = Path(__file__).parent
 NAMES = sorted(file.stem for file in HERE.glob("test_*.c"))
+# What needs no thread at all is not worth a second run.
+THREADED = [name for name in NAMES if name not in {"test_options", "test_rules", "test_wire", "test_peers"}]
 FUZZERS = sorted(file.stem for file in HERE.glob("fuzz_*.c"))
 FUZZ_SECONDS = 5
 
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    # Forked children make threads of their own.
+    "TSAN_OPTIONS": "die_after_fork=0",
 }
 
 pytestmark = pytest.mark.native
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_native_test_passes_under_address_and_undefined_behaviour_sanitizers(
-    name: str, build_asan: Path
-) -> None:
+def run(program: Path) -> None:
     done = subprocess.run(
-        [build_asan / "native" / name],
+        [program],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -38,8 +39,20 @@ def test_native_test_passes_under_address_and_undefined_behaviour_sanitizers(
         env={**os.environ, **SANITIZERS},
     )
     assert done.returncode == 0, (
-        f"{name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-6000:]}"
+        f"{program.name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-6000:]}"
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_native_test_passes_under_address_and_undefined_behaviour_sanitizers(
+    name: str, build_asan: Path
+) -> None:
+    run(build_asan / "native" / name)
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_native_test_passes_under_thread_sanitizer(name: str, build_tsan: Path) -> None:
+    run(build_tsan / "native" / name)
 
 
 @pytest.mark.parametrize("name", FUZZERS)

@@ -58,8 +58,10 @@ static void writer_that_is_not_read_is_stopped_within_a_bound(void) {
         int client, server;
         connect_small(&client, &server);
         size_t accepted = fill(client, per_call);
-        const struct odb_outbox *out = &world_stream(client)->out;
+        struct odb_outbox *out = &world_stream(client)->out;
+        odb_lock_take(&out->lock);
         CHECK(out->end - out->begin <= PARKED_BOUND);
+        odb_lock_drop(&out->lock);
         CHECK(accepted < (1 << 20));
         world_close(client);
         CHECK_EQ(drain(server), accepted);

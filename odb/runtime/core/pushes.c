@@ -217,12 +217,10 @@ bool odb_pushes_message(struct odb_pushes *pushes, struct odb_push *push, struct
 bool odb_pushes_continue(struct odb_pushes *pushes, struct odb_push *push) {
     odb_lock_take(&pushes->lock);
     enum odb_push_state state = push->state;
+    /* Under the lock: whoever makes it ODB_PUSH_WRITING asks for room afterwards, and must not be overruled. */
+    if (state != ODB_PUSH_WRITING && state != ODB_PUSH_BROKEN) odb_driver_change(pushes->driver, push->watch, EPOLLIN);
     odb_lock_drop(&pushes->lock);
-    if (state == ODB_PUSH_BROKEN) return false;
-    if (state != ODB_PUSH_WRITING) {
-        odb_driver_change(pushes->driver, push->watch, EPOLLIN);
-        return true;
-    }
+    if (state != ODB_PUSH_WRITING) return state != ODB_PUSH_BROKEN;
     int result = write_body(push);
     if (result == 0) return true;
     odb_driver_change(pushes->driver, push->watch, EPOLLIN);

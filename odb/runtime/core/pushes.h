@@ -32,7 +32,8 @@ enum odb_push_state { ODB_PUSH_NONE = 0, ODB_PUSH_IDLE, ODB_PUSH_TAKEN, ODB_PUSH
 
 /* One push channel; part of the record of the connection. All-zero memory is none. */
 struct odb_push {
-    enum odb_push_state state;
+    _Atomic enum odb_push_state
+        state; /* changed under the lock; whether it is ODB_PUSH_NONE is the helper thread's business alone */
     struct odb_push_consumer *consumer;
     struct odb_watch *watch; /* of the connection, in the helper thread */
     uint32_t number;
