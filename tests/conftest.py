@@ -60,6 +60,18 @@ def build_asan() -> Path:
 
 
 @pytest.fixture(scope="session")
+def library_asan() -> Path:
+    """The libodb.so with AddressSanitizer, whose own library has to be loaded before it and takes the heap."""
+    return build("asan", "odb") / "libodb.so"
+
+
+@pytest.fixture(scope="session")
+def library_ubsan() -> Path:
+    """The libodb.so with UndefinedBehaviorSanitizer."""
+    return build("ubsan", "odb") / "libodb.so"
+
+
+@pytest.fixture(scope="session")
 def build_tsan() -> Path:
     """build/tsan with the native tests under ThreadSanitizer."""
     return build("tsan", "odb_tests")
