@@ -6,6 +6,7 @@ by itself. Works with the web page, headless, with ``--processes N`` and with ``
     locust -f loadgen/odb.py --headless --host http://10.0.0.2 --payload 65536 --result result.json
     locust -f loadgen/odb.py --headless --host http://10.0.0.2 --payload 16384,65536 --check hash
     locust -f loadgen/odb.py --headless --host http://10.0.0.2 -u 50 -r 50 --requests-per-user 40 --processes 2
+    locust -f loadgen/odb.py --headless --host http://10.0.0.2 -u 50 -r 50 --requests-per-user 40 --rate 200
 """
 
 from __future__ import annotations

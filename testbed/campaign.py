@@ -17,7 +17,7 @@ from testbed import deploy, measure
 from testbed.environment import describe, require_programs
 from testbed.errors import EnvironmentFault, RecordError, TestbedError
 from testbed.estimate import Estimator
-from testbed.matrix import Step, missing, topology_key
+from testbed.matrix import Step, missing
 from testbed.progress import RunProgress
 from testbed.record import Cell, Plan
 from testbed.runs import Run, create_run, load_run, only_writer, save_record
@@ -138,11 +138,6 @@ def wanted_topology(plan: Plan, cell: Cell, state_file: Path | None) -> Topology
         clients=max(base.clients, *(load.users for load in loads)),
         generators=max(load.hosts for load in loads),
     )
-
-
-def topologies(plan: Plan) -> int:
-    """How many times per repetition something else is deployed."""
-    return len(set(map(topology_key, plan.cells)))
 
 
 @contextmanager

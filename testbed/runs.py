@@ -18,7 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from testbed.errors import RecordError
-from testbed.record import SCHEMA, Cell, Environment, Plan, Record, RunHeader, VariantUse, dumps, loads
+from testbed.record import (
+    SCHEMA,
+    Cell,
+    Environment,
+    LoadPlan,
+    Plan,
+    Record,
+    RunHeader,
+    VariantUse,
+    dumps,
+    loads,
+)
 
 _PARTIAL = ".partial-"
 _HEADER = "run.json"
@@ -83,20 +94,29 @@ def merge(runs: Sequence[Run]) -> Run:
     """
     first = runs[0]
     variants: dict[str, VariantUse] = {}
+    loads: dict[str, LoadPlan] = {}
     cells: dict[Cell, None] = {}
     for run in runs:
-        _require_equal(first, run, variants)
+        _require_equal(first, run, variants, loads)
+        loads |= run.header.plan.loads
         variants |= {variant.label: variant for variant in run.header.plan.variants}
         cells |= dict.fromkeys(run.header.plan.cells)
-    plan = replace(first.header.plan, variants=tuple(variants.values()), cells=tuple(cells))
+    plan = replace(first.header.plan, variants=tuple(variants.values()), cells=tuple(cells), loads=loads)
     records = tuple(record for run in runs for record in run.records)
     return Run(first.directory, replace(first.header, plan=plan), records)
 
 
-def _require_equal(first: Run, run: Run, variants: Mapping[str, VariantUse]) -> None:
+def _require_equal(
+    first: Run, run: Run, variants: Mapping[str, VariantUse], loads: Mapping[str, LoadPlan]
+) -> None:
     differing = first.header.environment.differences(run.header.environment)
-    if first.header.plan.load != run.header.plan.load:
+    plans = first.header.plan, run.header.plan
+    unnamed = any(cell.load is None for plan in plans for cell in plan.cells)
+    if unnamed and plans[0].load != plans[1].load:
         differing += ("load",)
+    for name, load in run.header.plan.loads.items():
+        if loads.get(name, load) != load:
+            differing += (f"load {name}",)
     for variant in run.header.plan.variants:
         if variants.get(variant.label, variant) != variant:
             differing += (f"variant {variant.label}",)

@@ -56,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--payload", metavar="SIZES", help="payload sizes, such as 16K,64K,256K (the default)"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="repetitions (10, with --quick 3)")
-    parser.add_argument("--users", type=int, metavar="N", help="clients of a load (1000, with --quick 100)")
+    parser.add_argument("--users", type=int, metavar="N", help="clients of a load (1000, with --quick 75)")
     parser.add_argument(
         "--requests", type=int, metavar="N", help="requests of each client (30, with --quick 20)"
     )

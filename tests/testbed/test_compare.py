@@ -97,25 +97,6 @@ def test_stored_records_print_the_same_again(bench: Bench, compared: dict[str, A
 
 
 @pytest.mark.timeout(400)
-def test_a_killed_run_is_completed_by_resume(bench: Bench) -> None:
-    with bench.start("compare", "vanilla", "vanilla", *TINY) as killed:
-        assert killed.stderr is not None
-        for line in killed.stderr:
-            if line.startswith("[1/2]"):
-                break
-        killed.kill()
-    before = bench.newest()
-    assert len(before.records) == 1
-    done = bench.compare("--resume", "--json")
-    assert done.returncode == 0, done.stderr
-    after = bench.newest()
-    assert after.header == before.header
-    assert len(after.records) == 2
-    assert after.records[0] == before.records[0]
-    assert json.loads(done.stdout)["run"] == before.header.run
-
-
-@pytest.mark.timeout(400)
 def test_an_interrupted_run_ends_cleanly_and_keeps_its_records(bench: Bench) -> None:
     with bench.start("compare", "vanilla", "vanilla", *TINY) as interrupted:
         assert interrupted.stderr is not None

@@ -102,6 +102,15 @@ def count_within(arrivals: list[float], seconds: float) -> int:
     return max(sum(first <= one < first + seconds for one in arrivals) for first in arrivals[:50])
 
 
+def test_clients_that_begin_together_wait_for_the_last_one(server: Server, tmp_path: Path) -> None:
+    plan = LoadPlan(server.url, (SIZE,), users=10, spawn_rate=5, requests_per_user=3, together=True)
+    result = measured(plan, tmp_path)
+    assert (result.complete, result.requests) == (True, 30)
+    assert len(server.arrivals) == 30
+    # The ten clients take two seconds to arrive; without waiting the first one would have been done long before.
+    assert server.arrivals[-1] - server.arrivals[0] < 1.5
+
+
 def test_latency_at_a_rate_counts_the_time_that_requests_had_to_wait_for_their_client(
     server: Server, tmp_path: Path
 ) -> None:

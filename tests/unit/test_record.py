@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import RecordError
-from testbed.record import Metric, Record, dumps, loads
+from testbed.record import Metric, Record, RunHeader, dumps, loads
 from testbed.runs import create_run, find_run, load_run, merge, only_writer, save_record
 from tests.unit import record_samples as samples
 
@@ -190,3 +190,29 @@ def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="could not be completed"):
         save_record(directory, one_record(load_run(directory).header.run), {})
     assert file.read_bytes() == before
+
+
+def test_runs_that_mean_different_loads_by_one_name_do_not_merge(tmp_path: Path) -> None:
+    plan = samples.plan("vanilla", "odb")
+    cells = tuple(replace(cell, load="calm") for cell in plan.cells)
+    named = replace(plan, cells=cells, loads={"calm": plan.load})
+    other = replace(named, loads={"calm": replace(plan.load, rate=5.0)})
+    one = create_run(tmp_path, named, samples.ENVIRONMENT)
+    assert merge([one, create_run(tmp_path, named, samples.ENVIRONMENT)]).header.plan.loads == named.loads
+    with pytest.raises(RecordError, match="load calm"):
+        merge([one, create_run(tmp_path, other, samples.ENVIRONMENT)])
+
+
+def test_a_record_without_the_fields_of_later_versions_is_read(tmp_path: Path) -> None:
+    plan = samples.plan("vanilla", "odb")
+    text = dumps(samples.header(plan))
+    old = json.loads(text)
+    for cell in old["plan"]["cells"]:
+        del cell["load"]
+    for variant in old["plan"]["variants"]:
+        for name in ("library", "nginx", "configuration", "intermediary", "digests"):
+            del variant[name]
+    for name in ("model", "rate", "generator", "seconds", "processes", "hosts"):
+        del old["plan"]["load"][name]
+    del old["plan"]["loads"], old["plan"]["spec"]
+    assert loads(RunHeader, json.dumps(old), "old") == samples.header(plan)
