@@ -13,7 +13,7 @@ bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *strea
 ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                         int count, int flags);
 
-/* sendfile from `file` at `offset`; the caller has checked that it is a regular file. */
+/* sendfile from `file` at `offset`; the caller has checked that it is a regular file and longer than offset + length. */
 ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
                              size_t length);
 

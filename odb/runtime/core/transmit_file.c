@@ -5,7 +5,6 @@
 #include "os/real.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
 enum { CUTS = ODB_FRAMES - 2 }; /* beside a HELLO and a HINT */
 
@@ -74,19 +73,10 @@ static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *s
     return got;
 }
 
-/* What sendfile would find in the file: nothing behind its end. */
-static size_t inside_file(int file, uint64_t offset, size_t length) {
-    struct stat status;
-    if (fstat(file, &status) != 0 || (uint64_t)status.st_size <= offset) return 0;
-    uint64_t left = (uint64_t)status.st_size - offset;
-    return left < length ? (size_t)left : length;
-}
-
 ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
                              size_t length) {
     struct odb_span span;
-    length = inside_file(file, offset, length < ODB_BODY_MAX ? length : ODB_BODY_MAX);
-    if (length == 0) return 0;
+    if (length > ODB_BODY_MAX) length = ODB_BODY_MAX;
     if (length < runtime->options.virtual_min)
         odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
     else if (odb_resolve_file(runtime, stream, fd, file, offset, length, &span)) {
