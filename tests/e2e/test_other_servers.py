@@ -161,7 +161,9 @@ def test_a_backend_behind_nginx_is_an_origin(
 ) -> None:
     program, command = BACKENDS[name]
     need(program)
-    be = start_other(lambda folder, port: command(folder, port, content), {"listen": EVERYWHERE, "virtual_min": "8K"})
+    be = start_other(
+        lambda folder, port: command(folder, port, content), {"listen": EVERYWHERE, "virtual_min": "8K"}
+    )
     chain = make_chain(origin_port=be.port)
     check(chain.port, files, ranges=program != "python3")
     counters = be.statistics()

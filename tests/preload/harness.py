@@ -51,7 +51,13 @@ class Preload:
         """The environment that loads the library with these options (by default without waiting at exit)."""
         statistics = self.directory / "statistics"
         statistics.mkdir(exist_ok=True)
-        settings = {"mode": "ports", "stats_dir": str(statistics), "drain_ms": "0", "virtual_min": "8K", **options}
+        settings = {
+            "mode": "ports",
+            "stats_dir": str(statistics),
+            "drain_ms": "0",
+            "virtual_min": "8K",
+            **options,
+        }
         file = self.directory / f"options-{abs(hash(frozenset(settings.items())))}"
         file.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         return {**self.plain_environment(), "ODB_OPTIONS": str(file), "LD_PRELOAD": str(self.library)}
