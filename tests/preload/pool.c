@@ -7,11 +7,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 enum { WORKERS = 4, CONNECTIONS = 6, MESSAGES = 400, MESSAGE = 300, BODY = 20000, EVERY = 20, FDS = 1024 };
 
 static struct {
     int set;
+    int over; /* readable for all of them when every connection has ended */
     uint32_t events;
     _Atomic int held[FDS]; /* how many threads have the connection */
     _Atomic int open;
@@ -38,13 +40,11 @@ static bool take_some(int fd) {
 }
 
 static void *work(void *nothing) {
-    while (atomic_load(&pool.open) > 0) {
+    for (;;) {
         struct epoll_event event;
-        int count = epoll_wait(pool.set, &event, 1, 50);
-        if (count < 0 && errno == EINTR) continue;
-        must(count >= 0);
-        if (count == 0) continue;
+        must(epoll_wait(pool.set, &event, 1, -1) == 1);
         int fd = event.data.fd;
+        if (fd == pool.over) return nothing;
         if (atomic_fetch_add(&pool.held[fd], 1) != 0) atomic_store(&pool.shared, true);
         bool goes_on = take_some(fd);
         atomic_fetch_sub(&pool.held[fd], 1);
@@ -53,22 +53,24 @@ static void *work(void *nothing) {
             must(epoll_ctl(pool.set, EPOLL_CTL_MOD, fd, &again) == 0);
         } else {
             must(pool.at[fd] == total() && send(fd, "!", 1, MSG_NOSIGNAL) == 1);
-            atomic_fetch_sub(&pool.open, 1);
+            uint64_t one = 1;
+            if (atomic_fetch_sub(&pool.open, 1) == 1) must(write(pool.over, &one, sizeof one) == sizeof one);
         }
     }
-    return nothing;
 }
 
 static void serve(int listener) {
     pthread_t workers[WORKERS];
     pool.set = epoll_create1(0);
-    must(pool.set >= 0);
+    pool.over = eventfd(0, 0);
+    struct epoll_event over = {.events = EPOLLIN, .data.fd = pool.over};
+    must(pool.set >= 0 && epoll_ctl(pool.set, EPOLL_CTL_ADD, pool.over, &over) == 0);
+    atomic_store(&pool.open, CONNECTIONS);
+    for (int i = 0; i < WORKERS; i++) must(pthread_create(&workers[i], NULL, work, NULL) == 0);
     for (int i = 0; i < CONNECTIONS; i++) {
         struct epoll_event event = {.events = pool.events, .data.fd = answer(listener)};
         must(event.data.fd < FDS && epoll_ctl(pool.set, EPOLL_CTL_ADD, event.data.fd, &event) == 0);
     }
-    atomic_store(&pool.open, CONNECTIONS);
-    for (int i = 0; i < WORKERS; i++) must(pthread_create(&workers[i], NULL, work, NULL) == 0);
     for (int i = 0; i < WORKERS; i++) must(pthread_join(workers[i], NULL) == 0);
     must(!atomic_load(&pool.shared));
     say("every connection was one thread's at a time\n");
