@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.chain import TIERS, Settings
-from tests.e2e.client import Connection, get
+from tests.e2e.client import Connection, Load, get
 from tests.e2e.conftest import MakeChain
 
 LIBRARIES = [
@@ -139,6 +139,37 @@ def test_classic_clients_are_served_on_ports_that_speak_odb(
     check_ranges(port, files)
     check_pipelined(port, files)
     assert chain.tiers[tier].statistics()["streams_classic"] > 0
+
+
+_SMALL = "proxy_max_temp_file_size 1m;"
+WAYS = {
+    "threads": Settings(http={"be": "aio threads;"}),
+    "threads and temporary files": Settings(
+        buffering=True,
+        http={
+            "fe": f"aio threads; aio_write on; {_SMALL}",
+            "is": f"aio threads; aio_write on; {_SMALL}",
+            "be": "aio threads;",
+        },
+    ),
+    "direct reads": Settings(http={"be": "directio 512; aio threads; output_buffers 1 128k;"}),
+    "many workers": Settings(workers=3, buffering=True, listen={tier: "reuseport" for tier in TIERS}),
+    "slowed down": Settings(
+        buffering=True, location={"is": "limit_rate 20m; proxy_limit_rate 20m;", "fe": "limit_rate 20m;"}
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS.keys())
+def test_clients_get_the_bytes_of_the_file_however_nginx_moves_them(
+    make_chain: MakeChain, files: dict[str, bytes], settings: Settings
+) -> None:
+    chain = make_chain(settings)
+    check_whole_files(chain.port, files)
+    with Load(chain.port, {path: [files[path]] for path in files if path != "/5000001.bin"}) as load:
+        load.wait(200)
+    assert (load.tally.wrong, dict(load.tally.problems)) == ([], {})
+    assert chain.middle.statistics()["span_bytes_sent"] > 1_000_000
 
 
 def test_several_workers_serve_the_same_bytes(make_chain: MakeChain, files: dict[str, bytes]) -> None:
