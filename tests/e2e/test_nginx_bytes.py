@@ -153,7 +153,7 @@ WAYS = {
         },
     ),
     "direct reads": Settings(http={"be": "directio 512; aio threads; output_buffers 1 128k;"}),
-    "many workers": Settings(workers=3, buffering=True, listen={tier: "reuseport" for tier in TIERS}),
+    "many workers": Settings(workers=3, buffering=True, listen=dict.fromkeys(TIERS, "reuseport")),
     "slowed down": Settings(
         buffering=True, location={"is": "limit_rate 20m; proxy_limit_rate 20m;", "fe": "limit_rate 20m;"}
     ),
