@@ -195,13 +195,14 @@ static bool attach(struct odb_pushes *pushes, struct odb_push *push, struct odb_
 }
 
 /* Under the lock. A report of bytes that were never pushed is nonsense. */
-static bool report(struct odb_push *push, const struct odb_wire_push *message) {
+static bool report(struct odb_pushes *pushes, struct odb_push *push, const struct odb_wire_push *message) {
     uint64_t passed = message->position - push->passed;
     if (message->channel != push->number || message->consumer != push->consumer->id ||
         passed > push->limit - push->passed || message->skipped > passed)
         return false;
     push->passed = message->position;
     push->limit += message->credits;
+    odb_count(pushes->stats, ODB_STAT_push_bytes_passed, passed);
     judge(push->consumer, passed, message->skipped);
     return true;
 }
@@ -209,7 +210,7 @@ static bool report(struct odb_push *push, const struct odb_wire_push *message) {
 bool odb_pushes_message(struct odb_pushes *pushes, struct odb_push *push, struct odb_watch *watch,
                         const struct odb_wire_push *message) {
     odb_lock_take(&pushes->lock);
-    bool taken = push->state == ODB_PUSH_NONE ? attach(pushes, push, watch, message) : report(push, message);
+    bool taken = push->state == ODB_PUSH_NONE ? attach(pushes, push, watch, message) : report(pushes, push, message);
     odb_lock_drop(&pushes->lock);
     return taken;
 }

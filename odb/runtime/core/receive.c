@@ -1,6 +1,7 @@
 /* receive.c: delivers parsed pieces into the application's buffers. */
 #include "core/receive.h"
 
+#include "core/ahead.h"
 #include "core/detect.h"
 #include "core/inbox.h"
 #include "core/peers.h"
@@ -334,6 +335,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         if (got < 0 && got != -EAGAIN && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
+        if (got > 0) odb_ahead_restart(stream);
         if (got > 0) done += (size_t)got;
         bool more = got > 0 && done < least(stream, wanted, flags);
         if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;

@@ -1,6 +1,7 @@
 /* resolve.c: turns application memory and file ranges into pieces. */
 #include "core/resolve.h"
 
+#include "core/ahead.h"
 #include "os/real.h"
 
 static const uint8_t unknown[16];
@@ -62,6 +63,9 @@ static enum capture_memory capture_memory(struct odb_runtime *runtime, struct od
         !can_serve(runtime))
         return LEFT;
     if (odb_real.poll(&room, 1, 0) == 0) return NO_ROOM;
+    size_t most = odb_ahead_room(stream, &runtime->options, &runtime->stats);
+    if (most == 0) return LEFT;
+    if (bytes->iov_len > most) bytes->iov_len = most;
     if (!locate_origin(runtime, stream, fd, span)) return LEFT;
     struct odb_origin_address origin = span->origin;
     bool done = captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span));
@@ -109,6 +113,10 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
                 if (outcome == NO_ROOM) return made;
                 piece.is_span = outcome == TAKEN;
                 piece.bytes = at;
+                if (outcome == TAKEN) {
+                    piece.length = real.iov_len;
+                    odb_ahead_add(stream, piece.length);
+                }
             }
             if (!add(runtime, pieces, &made, room, &piece)) return made;
             at += piece.length;

@@ -37,8 +37,8 @@ struct odb_runtime {
     uintptr_t heap_start;    /* libc's own heap begins here or before */
     struct odb_tick reaper;
     struct {
-        _Atomic bool low_water, zerocopy;
-    } sockopts; /* has the process ever set SO_RCVLOWAT, SO_ZEROCOPY on a socket that was no stream? */
+        _Atomic bool low_water, zerocopy, send_buffer;
+    } sockopts; /* has the process ever set SO_RCVLOWAT, SO_ZEROCOPY, SO_SNDBUF on a socket that was no stream? */
     pid_t pid;  /* differs from getpid() in a vfork child, which must leave our state alone */
 };
 

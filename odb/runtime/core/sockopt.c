@@ -1,6 +1,7 @@
 /* sockopt.c: socket options in application bytes. */
 #include "core/sockopt.h"
 
+#include "core/ahead.h"
 #include "os/real.h"
 
 #include <errno.h>
@@ -42,11 +43,18 @@ static int refuse(int error) {
     return -1;
 }
 
+static bool is_send_buffer(int level, int option) {
+    return level == SOL_SOCKET && (option == SO_SNDBUF || option == SO_SNDBUFFORCE);
+}
+
 static int set_on_stream(struct odb_stream *stream, int fd, int level, int option, const void *value,
                          socklen_t length) {
     if (level == SOL_SOCKET && option == SO_RCVLOWAT) return set_low_water(stream, fd, value, length);
     int error = refusal(level, option);
-    return error ? refuse(error) : odb_real.setsockopt(fd, level, option, value, length);
+    if (error) return refuse(error);
+    int result = odb_real.setsockopt(fd, level, option, value, length);
+    if (result == 0 && is_send_buffer(level, option)) odb_ahead_bound_by(stream, get_int(fd, SOL_SOCKET, SO_SNDBUF));
+    return result;
 }
 
 int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, const void *value, socklen_t length) {
@@ -54,6 +62,7 @@ int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, c
     if (!stream) {
         if (level == SOL_SOCKET && option == SO_RCVLOWAT) atomic_store(&runtime->sockopts.low_water, true);
         if (level == SOL_SOCKET && option == SO_ZEROCOPY) atomic_store(&runtime->sockopts.zerocopy, true);
+        if (is_send_buffer(level, option)) atomic_store(&runtime->sockopts.send_buffer, true);
         return odb_real.setsockopt(fd, level, option, value, length);
     }
     int result = set_on_stream(stream, fd, level, option, value, length);
@@ -101,6 +110,8 @@ bool odb_sockopt_wants_classic(const struct odb_runtime *runtime, int fd) {
 }
 
 void odb_sockopt_adopt(const struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (atomic_load_explicit(&runtime->sockopts.send_buffer, memory_order_relaxed))
+        odb_ahead_bound_by(stream, get_int(fd, SOL_SOCKET, SO_SNDBUF));
     if (!atomic_load_explicit(&runtime->sockopts.low_water, memory_order_relaxed)) return;
     int mark = get_int(fd, SOL_SOCKET, SO_RCVLOWAT);
     if (mark > 1 && set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1) == 0) atomic_store(&stream->low_water, mark);

@@ -2,6 +2,7 @@
  *
  *   SO_RCVLOWAT             in application bytes; the kernel's own mark stays at 1, because frames have to be read to know what is in them. Readiness cannot look behind
  *                           a span or farther than ODB_STREAM_BUFFER bytes: from there on a stream counts as readable.
+ *   SO_SNDBUF               where it is small, also bounds what may be announced (core/ahead.h)
  *   SO_ERROR                also tells errors of bytes that were parked, and those that reading ahead has met
  *   SO_ZEROCOPY, SO_PEEK_OFF, SO_OOBINLINE, TCP_ULP, TCP_ZEROCOPY_RECEIVE, TCP_INQ
  *                           refused, with what a kernel says that does not have them. A socket that gets SO_ZEROCOPY before it connects stays classic.

@@ -58,9 +58,13 @@ struct odb_stream {
         _Atomic bool listed;
         int fd; /* while it is listed */
         struct odb_stream *next, *previous;
-    } undecided;                    /* core/detect.c */
-    _Atomic uint64_t own_geometry;  /* packed: how the application here offers memory, seen by receives */
-    _Atomic uint64_t peer_geometry; /* packed: what the peer's last HINT said */
+    } undecided; /* core/detect.c */
+    struct {
+        _Atomic uint64_t announced, taken; /* bytes; what the process had served when `announced` was last looked at */
+        _Atomic uint64_t bound;            /* of the application's own making; 0: none */
+    } ahead;                               /* core/ahead.c */
+    _Atomic uint64_t own_geometry;         /* packed: how the application here offers memory, seen by receives */
+    _Atomic uint64_t peer_geometry;        /* packed: what the peer's last HINT said */
     _Atomic uint64_t consumer; /* who fetched the payloads announced here, as far as the origin knows; 0: not known */
     uint64_t hinted_geometry;  /* under out.lock: what the peer has been told */
     uint64_t hinting;          /* under out.lock: what the batch being sent tells it */

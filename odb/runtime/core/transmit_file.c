@@ -1,6 +1,7 @@
 /* transmit_file.c: sendfile on a framed stream: a file range travels as descriptors, its ends as the strategy says. */
 #include "core/transmit.h"
 
+#include "core/ahead.h"
 #include "core/transmit_private.h"
 #include "os/real.h"
 
@@ -73,19 +74,36 @@ static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *s
     return got;
 }
 
+static ssize_t send_announced(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
+                              const struct odb_span *span) {
+    for (;;) {
+        ssize_t sent = send_span(runtime, stream, fd, file, span);
+        if (sent > 0) odb_ahead_add(stream, (size_t)sent);
+        if (sent != -EAGAIN || !odb_transmit_blocks(fd, 0)) return sent;
+        int error = odb_transmit_wait(fd);
+        if (error) return error;
+    }
+}
+
+/* As much as may be announced, or some real bytes. */
+static ssize_t send_part(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
+                         size_t length) {
+    struct odb_span span;
+    bool small = length < runtime->options.virtual_min;
+    size_t room = small ? 0 : odb_ahead_room(stream, &runtime->options, &runtime->stats);
+    if (small) odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
+    if (room > 0 && odb_resolve_file(runtime, stream, fd, file, offset, length < room ? length : room, &span))
+        return send_announced(runtime, stream, fd, file, &span);
+    return send_file_bytes(runtime, stream, fd, file, offset, length);
+}
+
 ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
                              size_t length) {
-    struct odb_span span;
     if (length > ODB_BODY_MAX) length = ODB_BODY_MAX;
-    if (length < runtime->options.virtual_min)
-        odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
-    else if (odb_resolve_file(runtime, stream, fd, file, offset, length, &span)) {
-        for (;;) {
-            ssize_t sent = send_span(runtime, stream, fd, file, &span);
-            if (sent != -EAGAIN || !odb_transmit_blocks(fd, 0)) return sent;
-            int error = odb_transmit_wait(fd);
-            if (error) return error;
-        }
+    for (size_t done = 0;;) {
+        if (done == length) return (ssize_t)done;
+        ssize_t sent = send_part(runtime, stream, fd, file, offset + done, length - done);
+        if (sent <= 0) return done > 0 ? (ssize_t)done : sent;
+        done += (size_t)sent;
     }
-    return send_file_bytes(runtime, stream, fd, file, offset, length);
 }
