@@ -18,6 +18,8 @@ from scipy import stats
 from testbed.record import Cell, Environment, Metric, Plan, Record, RunHeader, VariantUse, size_name
 
 ALPHA = 0.05
+HINT_ALPHA = 0.005
+"""Below this the t-test calls a difference worth more repetitions; stricter, since it assumes more."""
 MINIMAL_EFFECT = 0.01
 """Relative differences of medians below this are called noise, however regular they are."""
 RESAMPLES = 2000
@@ -296,7 +298,7 @@ def _verdict(
     if ratio is None or abs(ratio - 1) < MINIMAL_EFFECT:
         return "noise"
     if hint is not None:
-        return "undecided" if hint < ALPHA or min(len(sample), len(base)) < 2 else "noise"
+        return "undecided" if hint < HINT_ALPHA or min(len(sample), len(base)) < 2 else "noise"
     if p >= ALPHA:
         return "noise"
     return "higher" if ratio > 1 else "lower"
