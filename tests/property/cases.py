@@ -76,7 +76,7 @@ OFFSETS = st.one_of(st.sampled_from([0, 0, 0, 1, 16, 32, 2048, 4095]), st.intege
 CHUNKS = st.one_of(
     st.just(0), st.just(0), st.just(0), st.sampled_from([4096, 8192, 65536]), st.integers(500, 100_000)
 )
-# What options are drawn from; the first of each is the default. A fixed few are kept beside what is drawn.
+# What options are drawn from; what is named twice is likelier.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": ("direct", "direct", "anticipated", "dynamic", "static"),
     "align": ("on", "off"),
@@ -94,15 +94,14 @@ UNALIGNED = ("4096", "0", "100", "5000", "70000")
 
 
 def drawn_options(number: int) -> Mapping[str, str]:
-    """The options of this number: every one drawn for itself; 0 is the defaults. As many processes as numbers are needed."""
+    """The options of this number: every one drawn for itself; 0 is whatever the defaults are."""
     if number == 0:
         return {}
     rng = random.Random(number)
     drawn = {name: rng.choice(values) for name, values in CHOICES.items()}
-    drawn["unaligned_size"] = rng.choice(UNALIGNED)
-    if drawn["strategy"] != "static":
-        del drawn["unaligned_size"]
-    return {name: value for name, value in drawn.items() if value != CHOICES.get(name, UNALIGNED)[0]}
+    if drawn["strategy"] == "static":
+        drawn["unaligned_size"] = rng.choice(UNALIGNED)
+    return drawn
 
 
 @st.composite

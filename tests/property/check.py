@@ -6,7 +6,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.property.cases import BREAKING, Case, Hop
+from odb.config import load
+from tests.property.cases import BREAKING, PAGE, SIZE_MAX, Case, Hop
 from tests.property.pool import ANSWER_SECONDS, CLASSIC, FRAMED, Batch, Died, Pool
 
 PATIENCE = 12.0
@@ -200,7 +201,7 @@ def _offers_whole(hop: Hop) -> bool:
     """Does one send call get at least what makes a descriptor, if the payload has that?"""
     values = {name: value for name, _, value in (word.partition("=") for word in hop.flags)}
     options = hop.options or {}
-    if "store_max" in options or "--vectors" in values:
+    if int(options.get("store_max", 1 << 30)) < SIZE_MAX or "--vectors" in values:
         return False
     if int(values.get("--send-chunk", 1 << 30)) < _threshold(hop):
         return False
@@ -212,6 +213,6 @@ def _offers_whole(hop: Hop) -> bool:
 
 def _threshold(hop: Hop) -> int:
     """A payload of so many bytes holds a body that is large enough, wherever its pages begin."""
-    options = hop.options or {}
-    ends = int(options.get("unaligned_size", "4096")) if options.get("strategy") == "static" else 4096
-    return int(options.get("virtual_min", "8192")) + 2 * ends + 2 * 4096
+    options = load(assignments=[f"{name}={value}" for name, value in (hop.options or {}).items()])
+    ends = int(options["unaligned_size"]) if options["strategy"] == "static" else PAGE
+    return int(options["virtual_min"]) + 2 * ends + 2 * PAGE

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from tests.property import explore as exploring
 from tests.property import soak
-from tests.property.cases import Case, cases, drawn_options
+from tests.property.cases import CHOICES, Case, cases, drawn_options
 from tests.property.check import Mismatch, Tally, reproduction
 from tests.property.minimise import minimise
 from tests.property.pool import Pool
@@ -47,12 +47,12 @@ def test_case_is_made_as_small_as_it_can_be(case: Case) -> None:
 
 def test_options_are_drawn_once_for_each_number() -> None:
     assert drawn_options(0) == {}
-    drawn = [drawn_options(number) for number in range(200)]
-    assert drawn == [drawn_options(number) for number in range(200)]
-    assert {options.get("strategy") for options in drawn} == {None, "anticipated", "dynamic", "static"}
-    assert {options.get("delivery") for options in drawn} == {None, "window", "fetch"}
-    assert {options.get("readiness") for options in drawn} == {None, "level"}
-    assert {options.get("align") for options in drawn} == {None, "off"}
+    drawn = [drawn_options(number) for number in range(1, 200)]
+    assert drawn == [drawn_options(number) for number in range(1, 200)]
+    assert {options.get("strategy") for options in drawn} == set(CHOICES["strategy"])
+    assert {options.get("delivery") for options in drawn} == set(CHOICES["delivery"])
+    assert {options.get("readiness") for options in drawn} == {"inject", "level"}
+    assert {options.get("align") for options in drawn} == {"on", "off"}
 
 
 def test_failures_are_collected_with_the_command_that_shows_them(monkeypatch: pytest.MonkeyPatch) -> None:
