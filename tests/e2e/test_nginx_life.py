@@ -67,6 +67,23 @@ def test_no_request_fails_while_every_tier_reloads(
     assert chain.middle.statistics()["span_bytes_sent"] > 0
 
 
+def test_a_reloaded_backend_waits_for_slow_clients_as_long_as_it_is_told_to(
+    make_chain: MakeChain, files: dict[str, bytes]
+) -> None:
+    chain = make_chain(Settings(options={"drain_ms": "20000"}))
+    path, before = "/5000001.bin", chain.be.workers()
+    with Connection(chain.port, receive_buffer=4096) as slow:
+        slow.send(path)
+        start = slow.socket.recv(1000, socket.MSG_WAITALL)
+        chain.be.signal(signal.SIGHUP)
+        assert not wait_gone(before[0], 1.5)
+        answer = slow.answer_behind(start)
+    assert (answer.problem, answer.body == files[path]) == ("", True)
+    for tier in (chain.fe, chain.middle):
+        tier.stop()
+    assert wait_gone(before[0])
+
+
 def upgrade(tier: Tier) -> None:
     """USR2 to the running master, then QUIT to it once the new one has workers."""
     old, pid_file = tier.master, tier.folder / "pid"

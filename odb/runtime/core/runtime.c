@@ -37,8 +37,6 @@ bool odb_runtime_init(struct odb_runtime *runtime) {
     return true;
 }
 
-enum { QUIET_MS = 500 };
-
 static uint64_t counted(const struct odb_runtime *runtime, enum odb_stat stat) {
     return atomic_load_explicit(&runtime->stats.entries[stat].value, memory_order_relaxed);
 }
@@ -54,13 +52,14 @@ static bool everything_is_fetched(struct odb_runtime *runtime) {
     return sure && !odb_store_pending(&runtime->store);
 }
 
-/* Payloads that nobody has asked for within a moment are taken for abandoned (their client has gone). */
+/* Payloads that nobody has asked for within a quarter of the time are taken for abandoned (their client has gone). */
 void odb_runtime_drain(struct odb_runtime *runtime) {
     if (odb_runtime_is_foreign(runtime)) return;
-    uint64_t now = odb_clock_ms(), end = now + runtime->options.drain_ms, moved = now, bytes = served(runtime);
+    uint64_t limit = runtime->options.drain_ms, now = odb_clock_ms(), end = now + limit, moved = now;
+    uint64_t bytes = served(runtime);
     while (atomic_load(&runtime->driver.running) && now < end) {
         bool waiting = atomic_load(&runtime->fds.outboxes.waiting) > 0;
-        if (!waiting && (now - moved > QUIET_MS || everything_is_fetched(runtime))) break;
+        if (!waiting && (now - moved > limit / 4 || everything_is_fetched(runtime))) break;
         odb_real.poll(NULL, 0, 2);
         now = odb_clock_ms();
         if (served(runtime) != bytes) moved = now;
