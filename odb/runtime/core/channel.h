@@ -79,6 +79,7 @@ struct odb_channel_slot {
 struct odb_channel_origin {
     struct odb_origin_address address; /* port 0: unused */
     uint64_t last_use;                 /* of odb_channels.uses */
+    uint64_t silent_until_ms;          /* it has closed on an introduction: none until then */
     uint32_t first;                    /* the idle connection that waits longest; slot number + 1 */
     uint32_t last;
     uint32_t idle;

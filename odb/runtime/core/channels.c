@@ -9,7 +9,7 @@
 #include <sched.h>
 #include <string.h>
 
-enum { LOCK_TRIES = 2000 };
+enum { LOCK_TRIES = 2000, SILENT_MS = 60000 };
 enum { SLOT_EMPTY = -1, SLOT_LOST = -2 }; /* lost: its connection was closed while the lock could not be had */
 
 /* Never waits without end: the holder may be this very thread, interrupted by the signal whose handler touched a
@@ -136,6 +136,7 @@ static int make_room(struct odb_channels *channels) {
 /* What a fetch takes out of the pool: perhaps an idle connection, and the releases to send along. */
 struct taken {
     bool pooled;
+    bool silent; /* the origin is told neither who asks nor of channels to push on */
     size_t release_count;
     uint64_t releases[ODB_CHANNEL_RELEASES];
 };
@@ -147,6 +148,7 @@ static void take(struct odb_channels *channels, const struct odb_span *span, str
     }
     struct odb_channel_origin *origin = origin_of(channels, &span->origin);
     if (origin != NULL) {
+        taken->silent = taken->silent || odb_clock_ms() < origin->silent_until_ms;
         channel->slot = dequeue(channels, origin);
         taken->release_count = origin->release_count;
         memcpy(taken->releases, origin->releases, origin->release_count * sizeof origin->releases[0]);
@@ -160,11 +162,12 @@ static void take(struct odb_channels *channels, const struct odb_span *span, str
 }
 
 /* Opens a connection and makes it known to the pool, if there is room in it. 0 or a negative errno. */
-static int open_new(struct odb_channels *channels, const struct odb_span *span, struct odb_channel *channel) {
+static int open_new(struct odb_channels *channels, const struct odb_span *span, const struct taken *taken,
+                    struct odb_channel *channel) {
     int evicted = -1;
     channel->slot = 0;
     channel->connecting = true;
-    channel->consumer = channels->options->strategy == ODB_STRATEGY_DIRECT ? odb_pushed_consumer(&channels->pushed) : 0;
+    channel->consumer = taken->silent ? 0 : odb_pushed_consumer(&channels->pushed);
     channel->fd = odb_channel_connect(&span->origin);
     if (channel->fd < 0) {
         return channel->fd;
@@ -251,23 +254,53 @@ static enum odb_progress attempt(struct odb_channels *channels, const struct odb
     return progress;
 }
 
+static enum odb_progress attempt_anew(struct odb_channels *channels, const struct odb_span *span,
+                                      const struct iovec *iov, int count, const struct taken *taken,
+                                      struct odb_channel *channel) {
+    channel->answered = false;
+    channel->error = open_new(channels, span, taken, channel);
+    return channel->error != 0 ? ODB_CHANNEL_FAILED : attempt(channels, span, iov, count, taken, channel);
+}
+
+/* The peer has closed without a word. */
+static bool was_shown_out(enum odb_progress progress, const struct odb_channel *channel) {
+    return progress == ODB_CHANNEL_FAILED && !channel->answered && channel->error == -ECONNRESET;
+}
+
+static void keep_silent(struct odb_channels *channels, const struct odb_span *span) {
+    if (!lock_pool(channels)) {
+        return;
+    }
+    struct odb_channel_origin *origin = origin_of(channels, &span->origin);
+    if (origin != NULL) {
+        origin->silent_until_ms = odb_clock_ms() + SILENT_MS;
+    }
+    odb_lock_drop(&channels->lock);
+}
+
+/* An origin may close an idle connection at any time, and one that does not know introductions closes on them: neither
+ * is an answer, so it is asked once more, in the latter case without. */
 static int fetch(struct odb_channels *channels, const struct odb_span *span, const struct iovec *iov, int count) {
     struct odb_channel channel = {.fd = -1};
-    struct taken taken = {.pooled = false};
-    enum odb_progress progress;
+    struct taken taken = {.silent = channels->options->strategy != ODB_STRATEGY_DIRECT};
+    enum odb_progress progress = ODB_CHANNEL_FAILED;
     take(channels, span, &channel, &taken);
     if (taken.pooled) {
         progress = attempt(channels, span, iov, count, &taken, &channel);
-        /* The origin may close an idle connection at any time: that is no answer, so it is asked once more. */
-        if (progress != ODB_CHANNEL_FAILED || channel.answered || channel.error != -ECONNRESET) {
-            return progress == ODB_CHANNEL_DONE ? 0 : channel.error;
+    }
+    if (!taken.pooled || was_shown_out(progress, &channel)) {
+        progress = attempt_anew(channels, span, iov, count, &taken, &channel);
+        if (was_shown_out(progress, &channel) && !taken.silent) {
+            taken.silent = true;
+            progress = attempt_anew(channels, span, iov, count, &taken, &channel);
+            if (progress != ODB_CHANNEL_FAILED) {
+                keep_silent(channels, span);
+            }
         }
     }
-    int error = open_new(channels, span, &channel);
-    if (error != 0) {
-        return error;
+    if (progress == ODB_CHANNEL_DONE && !taken.silent) {
+        odb_pushed_want(&channels->pushed, &span->origin);
     }
-    progress = attempt(channels, span, iov, count, &taken, &channel);
     return progress == ODB_CHANNEL_DONE ? 0 : channel.error;
 }
 
@@ -279,9 +312,6 @@ int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *spa
     int error = fetch(channels, span, iov, count);
     if (error == 0) {
         odb_count(channels->stats, ODB_STAT_fetch_bytes, span->length);
-        if (channels->options->strategy == ODB_STRATEGY_DIRECT) {
-            odb_pushed_want(&channels->pushed, &span->origin);
-        }
     } else {
         odb_count(channels->stats, ODB_STAT_fetch_failures, 1);
     }
