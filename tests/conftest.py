@@ -78,6 +78,12 @@ def build_tsan() -> Path:
 
 
 @pytest.fixture(scope="session")
+def build_tsan_preload() -> Path:
+    """build/tsan with the libodb.so and the preload programs under ThreadSanitizer, which wants both."""
+    return build("tsan", "odb", "preload_programs")
+
+
+@pytest.fixture(scope="session")
 def library(build_dev: Path) -> Path:
     """The libodb.so that the sources give."""
     return build_dev / "libodb.so"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ HARD = [
 ]
 # These look at the heap, which is not the library's beside AddressSanitizer.
 ON_THE_HEAP = [("rows_memory", ""), ("memory", "realloc_grows"), ("signals", "touched_in_a_handler")]
+# ThreadSanitizer keeps SIGSEGV and what handlers may touch, threads of C11 and programs that replace themselves to itself:
+# the rows and cases about those are left out.
+THREADED = [
+    *(("threads", case) for case in ("streams", "one_window", "duplex", "forks")),
+    ("pool", "EDGE"),
+    ("pool", "ONESHOT"),
+    ("rows_data", ""),
+    ("dialogue", "full"),
+    ("descriptors", "reused"),
+    ("waits", "epoll_edge"),
+    ("waits", "poll"),
+    ("memory", "realloc_grows"),
+    ("processes", "workers"),
+    ("processes", "exit"),
+]
+# Forked children start a helper thread of their own.
+TSAN_OPTIONS = "die_after_fork=0:atexit_sleep_ms=0"
 ASAN_OPTIONS = "handle_segv=0:allow_user_segv_handler=1:use_sigaltstack=0:detect_leaks=0"
 
 
@@ -67,3 +85,13 @@ def test_program_finds_no_wrong_access_in_the_library(
         LD_PRELOAD=f"{runtime} {library_asan}",
         ASAN_OPTIONS=ASAN_OPTIONS,
     )
+
+
+@pytest.mark.parametrize(("program", "case"), THREADED)
+def test_program_finds_no_race_in_the_library(
+    preload: Preload, build_tsan_preload: Path, program: str, case: str
+) -> None:
+    watching = replace(preload, programs=build_tsan_preload / "preload")
+    library = build_tsan_preload / "libodb.so"
+    counters = watched(watching, library, program, case, TSAN_OPTIONS=TSAN_OPTIONS)
+    assert counters["spans_received"] > 0 or case == "full"

@@ -46,10 +46,11 @@ void *odb_calloc(struct odb_runtime *runtime, size_t count, size_t size) {
     return zero ? block : memset(block, 0, total);
 }
 
-/* libc writes its links into a block that is freed: what is guarded in it must be opened first. */
+/* libc writes its links into a block that is freed: what is guarded in it must be opened first. Less than a page is never guarded. */
 static void open_foreign(struct odb_runtime *runtime, void *block) {
-    if (block && odb_windows_any(&runtime->windows))
-        odb_windows_open(&runtime->windows, block, odb_real.malloc_usable_size(block));
+    if (!block || !odb_windows_any(&runtime->windows)) return;
+    size_t size = odb_real.malloc_usable_size(block);
+    if (size >= ODB_PAGE) odb_windows_open(&runtime->windows, block, size);
 }
 
 void odb_free(struct odb_runtime *runtime, void *block) {

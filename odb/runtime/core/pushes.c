@@ -139,9 +139,10 @@ void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const str
         result = may_write_here(pushes) ? write_body(push) : 0;
     if (result == 0) {
         odb_lock_take(&pushes->lock);
-        push->state = ODB_PUSH_WRITING; /* the helper thread's from here on */
-        odb_lock_drop(&pushes->lock);
+        push->state =
+            ODB_PUSH_WRITING; /* the helper thread's from here on, which may close it as soon as the lock is free */
         odb_driver_change(pushes->driver, push->watch, EPOLLIN | EPOLLOUT);
+        odb_lock_drop(&pushes->lock);
     } else {
         finish(pushes, push, result);
     }

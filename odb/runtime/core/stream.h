@@ -29,6 +29,7 @@ enum odb_out_mode { ODB_OUT_OPEN, ODB_OUT_HELLO, ODB_OUT_FRAMED, ODB_OUT_CLASSIC
 struct odb_inbox {
     struct odb_lock lock;
     _Atomic enum odb_in_mode mode;
+    _Atomic bool drained; /* the kernel had nothing more when last asked, and has reported nothing since; no lock */
     struct odb_wire_decoder decoder;
     uint8_t *buffer; /* ODB_STREAM_BUFFER bytes from the kernel, or null while there are none */
     size_t begin;    /* buffer[begin, end) is not parsed yet */
@@ -41,9 +42,8 @@ struct odb_inbox {
     uint8_t *edges;      /* head bytes, then tail bytes */
     bool small;          /* the application's last piece of a body held less than a page */
     struct odb_span span;
-    _Atomic bool drained; /* the kernel had nothing more when last asked, and has reported nothing since */
-    bool ended;           /* end of stream seen */
-    int error;            /* errno to report once what was parsed is delivered; sticky */
+    bool ended; /* end of stream seen */
+    int error;  /* errno to report once what was parsed is delivered; sticky */
 };
 
 struct odb_stream {
