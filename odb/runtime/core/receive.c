@@ -96,7 +96,16 @@ static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *s
     return deliver_exact(runtime, stream, to, amount);
 }
 
-static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room);
+/* From the head or the tail, whichever the position is in. */
+static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room) {
+    bool tail = in->span_at >= in->head;
+    size_t from = tail ? in->span_at - in->span.length : in->span_at;
+    size_t left = (tail ? in->head + in->tail : in->head) - from, amount = room < left ? room : left;
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (error) return error;
+    memcpy(to, in->edges + from, amount);
+    return (ssize_t)amount;
+}
 
 /* The next `amount` body bytes, into the application's buffer without a window. What was pushed is there already; what has to be asked for is worth asking for a larger
  * part at once, because every question waits for its answer. */
@@ -166,17 +175,6 @@ static ssize_t deliver_real(struct odb_runtime *runtime, struct odb_inbox *in, v
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (error) return error;
     memcpy(to, in->buffer + in->begin, amount);
-    return (ssize_t)amount;
-}
-
-/* From the head or the tail, whichever the position is in. */
-static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room) {
-    bool tail = in->span_at >= in->head;
-    size_t from = tail ? in->span_at - in->span.length : in->span_at;
-    size_t left = (tail ? in->head + in->tail : in->head) - from, amount = room < left ? room : left;
-    int error = odb_windows_overwrite(&runtime->windows, to, amount);
-    if (error) return error;
-    memcpy(to, in->edges + from, amount);
     return (ssize_t)amount;
 }
 
