@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 FUZZ_SECONDS ?= 60
 SOAK ?= 10
+MINUTES ?= 10
 export PYTHON
 # Ansible insists on UTF-8; compilers and the loader should speak English in logs.
 export LC_ALL := C.UTF-8
@@ -16,7 +17,7 @@ C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c t
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test native lint format fuzz soak peers docs lock clean
+.PHONY: help setup packages demo test native lint format fuzz soak endure peers docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -80,6 +81,11 @@ soak: setup ## test transparency with drawn chains of servers for SOAK minutes (
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target odb
 	$(BIN)/python -m tests.property.soak $(SOAK)
+
+endure: setup ## run fast, aborting and slow clients against two FEs for MINUTES (default 10); exit code 1 if something grows, stalls or is wrong
+	@cmake --preset dev >/dev/null
+	@cmake --build --preset dev --target odb
+	$(BIN)/python -m tests.endure $(MINUTES)
 
 peers: setup ## compare CPython's own network tests without and with ODB (5 minutes); exit code 1 if a result differs
 	@cmake --preset dev >/dev/null

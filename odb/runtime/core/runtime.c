@@ -104,6 +104,7 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     runtime->pid = getpid();
     atomic_store(&runtime->windows.threads, false);
     odb_stats_after_fork_child(&runtime->stats);
+    odb_count(&runtime->stats, ODB_STAT_windows_live, runtime->windows.live);
     odb_driver_after_fork_child(&runtime->driver);
     odb_origin_after_fork_child(&runtime->origin);
     odb_channels_after_fork_child(&runtime->channels);

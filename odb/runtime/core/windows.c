@@ -31,6 +31,7 @@ static struct odb_window *take_window(struct odb_windows *windows) {
     struct odb_window *window = windows->free;
     windows->free = window->next_free;
     windows->live++;
+    odb_count(windows->stats, ODB_STAT_windows_live, 1);
     return window;
 }
 
@@ -38,6 +39,7 @@ static void give_back(struct odb_windows *windows, struct odb_window *window) {
     window->next_free = windows->free;
     windows->free = window;
     windows->live--;
+    odb_count(windows->stats, ODB_STAT_windows_live, (uint64_t)-1);
 }
 
 void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
