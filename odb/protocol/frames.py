@@ -53,7 +53,7 @@ def hello_prefix(data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Advice on how this side receives: buffer size, its offset in the page, wanted strategy (0: any)."""
+    """Advice on how this side receives: buffer size, its offset in the page, wanted strategy (0: any, 5: real bytes only)."""
 
     TYPE: ClassVar = FrameType.HINT
     buffer_size: int

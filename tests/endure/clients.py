@@ -70,6 +70,7 @@ class Client:
         self._head = b""
         self._at = -1  # bytes of the body; -1: still in the header
         self._moved = 0.0
+        self._used = False  # the connection has carried a whole response
 
     @property
     def busy(self) -> bool:
@@ -81,6 +82,7 @@ class Client:
         self._moved, self._head, self._at = now, b"", -1
         try:
             if self.socket is None:
+                self._used = False
                 self.socket = self._connect()
             self.path = self.numbers.choice(self._paths)
             self.socket.sendall(f"GET {self.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
@@ -108,19 +110,22 @@ class Client:
         except BlockingIOError:
             return
         except OSError as error:
-            if self.busy:
-                self.tally.problems[type(error).__name__] += 1
-            self.close()
+            self._end(type(error).__name__)
             return
         self._moved = now
-        if not self.busy:
-            self.close()
-        elif not data:
-            self._fail("short")
+        if not data or not self.busy:
+            self._end("short")
         elif self._at < 0:
             self._read_head(data, now)
         else:
             self._read_body(data, now)
+
+    def _end(self, what: str) -> None:
+        """The server has ended the connection. It may do so with an idle one, also just when the next request is on its way."""
+        if not self.busy or (self._used and self._at < 0 and not self._head):
+            self.close()
+        else:
+            self._fail(what)
 
     def _read_head(self, data: bytes, now: float) -> None:
         self._head += data
@@ -145,7 +150,7 @@ class Client:
         self.tally.bytes += len(data)
         if self._at == len(content):
             self.tally.good += 1
-            self.path = ""
+            self.path, self._used = "", True
             self.finished(now)
         else:
             self.progressed()

@@ -15,6 +15,8 @@ from tests.e2e.chain import Settings, Tier
 from tests.endure.clients import Place
 
 FAST_SIZES = (16384, 65536, 262144, 1048576)
+PATIENCE = "send_timeout 2h; proxy_read_timeout 2h; proxy_send_timeout 2h;"
+"""nginx by itself gives up on a client at 10 KiB/s when the kernel's buffers have no room for a minute."""
 PROCESSES = ("fe1", "fe2", "is", "be")
 GAUGES = {"windows": "windows_live", "payloads": "payloads_live", "store": "store_bytes_live"}
 """What is looked at besides memory and descriptors -> the counter that says it."""
@@ -67,6 +69,7 @@ class Rig:
         self._settings = Settings(
             libraries=frozenset(("fe", "is", "be")) if name == "odb" else frozenset(),
             options={"virtual_min": "32K", **options} if name == "odb" else {},
+            http=dict.fromkeys(("fe", "is", "be"), PATIENCE),
             server={"be": f"location /memory/ {{ alias {served}/; sendfile off; output_buffers 2 128k; }}"},
         )
         self._library = library

@@ -19,6 +19,10 @@ static uint64_t outstanding(struct odb_stream *stream, struct odb_stats *stats) 
 }
 
 size_t odb_ahead_room(struct odb_stream *stream, const struct odb_options *options, struct odb_stats *stats) {
+    if (odb_stream_peer_wants_real(stream)) {
+        odb_count(stats, ODB_STAT_fallback_wanted, 1);
+        return 0;
+    }
     uint64_t bound = options->ahead_max, small = atomic_load_explicit(&stream->ahead.bound, memory_order_relaxed);
     uint64_t ahead = outstanding(stream, stats);
     bound = small > 0 && small < bound ? small : bound;

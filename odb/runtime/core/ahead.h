@@ -13,7 +13,7 @@
 #include "core/stats.h"
 #include "core/stream.h"
 
-/* How many bytes may be announced now; 0: less than virtual_min. Counts the reason. Thread-safe; two senders of one stream
+/* How many bytes may be announced now; 0: less than virtual_min, or the peer wants real bytes. Counts the reason. Thread-safe; two senders of one stream
  * at once may pass the bound a little. */
 size_t odb_ahead_room(struct odb_stream *stream, const struct odb_options *options, struct odb_stats *stats);
 

@@ -16,6 +16,7 @@
 #include "core/scatter.h"
 #include "core/span.h"
 #include "core/stats.h"
+#include "core/unreachable.h"
 #include "os/lock.h"
 #include "wire/message.h"
 
@@ -79,6 +80,7 @@ struct odb_channel_slot {
 struct odb_channel_origin {
     struct odb_origin_address address; /* port 0: unused */
     uint64_t last_use;                 /* of odb_channels.uses */
+    bool reached;                      /* it has answered a fetch */
     uint64_t silent_until_ms;          /* it has closed on an introduction: none until then */
     uint32_t first;                    /* the idle connection that waits longest; slot number + 1 */
     uint32_t last;
@@ -96,6 +98,7 @@ struct odb_channels {
     uint32_t free;
     struct odb_channel_slot slots[ODB_CHANNEL_SLOTS];
     struct odb_channel_origin origins[ODB_CHANNEL_ORIGINS];
+    struct odb_unreachable unreachable; /* origins that no connection was ever made to */
 };
 
 /* `options` and `stats` are kept, not copied. */

@@ -35,6 +35,7 @@ static void empty(struct odb_channels *channels) {
     }
     memset(channels->origins, 0, sizeof channels->origins);
     odb_lock_reset(&channels->lock);
+    odb_lock_reset(&channels->unreachable.lock);
 }
 
 void odb_channels_init(struct odb_channels *channels, const struct odb_options *options, struct odb_stats *stats) {
@@ -192,6 +193,7 @@ static void put(struct odb_channels *channels, struct odb_channel *channel, bool
     if (channel->slot != 0 && lock_pool(channels)) {
         struct odb_channel_origin *origin = reusable ? origin_of(channels, &channel->span.origin) : NULL;
         kept = origin != NULL && origin->idle < channels->options->channels_max;
+        if (origin != NULL) origin->reached = true;
         if (kept) {
             enqueue(channels, origin, channel->slot);
         } else {
@@ -278,6 +280,19 @@ static void keep_silent(struct odb_channels *channels, const struct odb_span *sp
     odb_lock_drop(&channels->lock);
 }
 
+/* The connection to the origin was not established. An origin that has been reached before has only ended. */
+static void note_unreachable(struct odb_channels *channels, const struct odb_span *span, int error) {
+    if (!odb_unreachable_says(-error) || !lock_pool(channels)) {
+        return;
+    }
+    struct odb_channel_origin *origin = origin_of(channels, &span->origin);
+    bool reached = origin != NULL && origin->reached;
+    odb_lock_drop(&channels->lock);
+    if (!reached) {
+        odb_unreachable_add(&channels->unreachable, span->origin.address, span->origin.port, odb_clock_ms());
+    }
+}
+
 /* An origin may close an idle connection at any time, and one that does not know introductions closes on them: neither
  * is an answer, so it is asked once more, in the latter case without. */
 static int fetch(struct odb_channels *channels, const struct odb_span *span, const struct iovec *iov, int count) {
@@ -297,6 +312,11 @@ static int fetch(struct odb_channels *channels, const struct odb_span *span, con
                 keep_silent(channels, span);
             }
         }
+    }
+    if (progress == ODB_CHANNEL_FAILED && channel.connecting) {
+        note_unreachable(channels, span, channel.error);
+    } else if (progress == ODB_CHANNEL_DONE) {
+        odb_unreachable_forget(&channels->unreachable, span->origin.address, span->origin.port);
     }
     if (progress == ODB_CHANNEL_DONE && !taken.silent) {
         odb_pushed_want(&channels->pushed, &span->origin);

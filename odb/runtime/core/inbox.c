@@ -4,6 +4,7 @@
 #include "core/detect.h"
 #include "os/clock.h"
 #include "os/real.h"
+#include "wire/hint.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -73,7 +74,8 @@ static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hin
         2 * ODB_PAGE; /* smaller buffers carry no windows: cutting payloads for them would only make more frames */
     struct odb_geometry geometry = {.buffer = sane ? hint->buffer_size : 0,
                                     .offset = sane ? hint->page_offset % ODB_PAGE : 0};
-    atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry), memory_order_relaxed);
+    uint64_t real = hint->strategy == ODB_WIRE_HINT_REAL ? ODB_STREAM_WANTS_REAL : 0;
+    atomic_store_explicit(&stream->peer_geometry, odb_stream_pack_geometry(geometry) | real, memory_order_relaxed);
 }
 
 /* Any event but REAL. False on a protocol error or lack of memory. */

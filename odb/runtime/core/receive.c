@@ -5,6 +5,7 @@
 #include "core/detect.h"
 #include "core/inbox.h"
 #include "core/peers.h"
+#include "os/clock.h"
 #include "os/real.h"
 
 #include <errno.h>
@@ -32,10 +33,24 @@ static bool mappable(const struct odb_runtime *runtime, const void *start, size_
     return true;
 }
 
+/* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
+static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
+    const struct odb_origin_address *origin = &span->origin;
+    struct odb_unreachable *unreachable = &runtime->channels.unreachable;
+    bool out = !odb_peers_allowed(&runtime->options, origin->address, origin->port, stream->peer);
+    if (!out && !odb_unreachable_any(unreachable)) return false;
+    uint64_t now = odb_clock_ms();
+    out = out || odb_unreachable_has(unreachable, origin->address, origin->port, now);
+    if (out) odb_unreachable_add(&runtime->spoilt_peers, stream->peer, stream->peer_port, now);
+    return out;
+}
+
 static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
-    if (!odb_peers_allowed(&runtime->options, span->origin.address, span->origin.port, stream->peer)) return -EACCES;
+    if (is_out_of_reach(runtime, stream, span)) return -EACCES;
     struct iovec iov = {into, span->length};
-    return odb_channels_fetch(&runtime->channels, span, &iov, 1);
+    int error = odb_channels_fetch(&runtime->channels, span, &iov, 1);
+    if (error) is_out_of_reach(runtime, stream, span); /* perhaps known only now */
+    return error;
 }
 
 /* Turns the next bytes of the body into head bytes, so that they can be looked at or delivered in small parts. */
@@ -161,7 +176,7 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     if (first > start)
         return deliver_exact(runtime, stream, to, first - start); /* no more: the pages behind can be mapped */
     struct odb_span part = odb_span_part(&in->span, at, last - first);
-    if (!odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) return -EACCES;
+    if (is_out_of_reach(runtime, stream, &part)) return -EACCES;
     if (odb_windows_map(&runtime->windows, to, last - first, &part) == 0) {
         in->small = false;
         return (ssize_t)(last - first);

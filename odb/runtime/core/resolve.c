@@ -101,6 +101,14 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
             size_t plain = left, found = 0;
             if (odb_windows_any(&runtime->windows))
                 found = odb_windows_find(&runtime->windows, at, left, &piece.span, &plain);
+            if (found > 0 && odb_stream_peer_wants_real(stream)) {
+                struct iovec wanted = {(void *)(uintptr_t)at, left};
+                int error = odb_windows_materialise(&runtime->windows, &wanted, 1);
+                if (error) return made > 0 ? made : error;
+                odb_count(&runtime->stats, ODB_STAT_fallback_wanted, 1);
+                plain = left;
+                found = 0;
+            }
             if (found > 0) {
                 piece.is_span = true;
                 piece.length = found;

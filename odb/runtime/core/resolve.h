@@ -15,7 +15,8 @@ struct odb_piece {
 };
 
 /* Fills at most `room` pieces from the beginning of iov and returns how many; together they are a prefix of the iov's bytes,
- * empty when large memory is to be captured and the socket has no room to announce it. */
+ * empty when large memory is to be captured and the socket has no room to announce it. A negative errno when the peer wants real bytes and
+ * the first ones cannot be had. */
 int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
                 struct odb_piece *pieces, int room);
 

@@ -101,6 +101,7 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     odb_lock_reset(&runtime->fds.lock);
     odb_lock_reset(&runtime->interests.lock);
     odb_lock_reset(&runtime->store.lock);
+    odb_lock_reset(&runtime->spoilt_peers.lock);
     runtime->pid = getpid();
     atomic_store(&runtime->windows.threads, false);
     odb_stats_after_fork_child(&runtime->stats);

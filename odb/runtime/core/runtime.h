@@ -15,6 +15,7 @@
 #include "core/origin.h"
 #include "core/stats.h"
 #include "core/store.h"
+#include "core/unreachable.h"
 #include "core/windows.h"
 
 #include <sys/types.h>
@@ -27,6 +28,7 @@ struct odb_runtime {
     struct odb_interests interests;
     struct odb_windows windows;
     struct odb_channels channels;
+    struct odb_unreachable spoilt_peers; /* whose streams carry spans of origins that are out of reach */
     struct odb_store store;
     struct odb_origin_server origin;
     struct odb_undecided undecided;

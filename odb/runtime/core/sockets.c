@@ -29,7 +29,7 @@ static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode o
         return;
     }
     atomic_store(&stream->out_mode, out);
-    odb_address_from(peer, stream->peer, &port);
+    if (odb_address_from(peer, stream->peer, &port) && out == ODB_OUT_HELLO) stream->peer_port = port;
     odb_sockopt_adopt(runtime, stream, fd);
     odb_fdtable_set(&runtime->fds, fd, stream);
 }

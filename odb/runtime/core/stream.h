@@ -69,9 +69,18 @@ struct odb_stream {
     uint64_t hinted_geometry;  /* under out.lock: what the peer has been told */
     uint64_t hinting;          /* under out.lock: what the batch being sent tells it */
     uint8_t peer[16];
+    uint16_t peer_port; /* that this side has connected to; 0: it has accepted */
     uint8_t local[16];
     struct odb_stream *next_free;
 };
+
+/* Beside a packed geometry: the side that it describes cannot fetch and wants real bytes. */
+#define ODB_STREAM_WANTS_REAL ((uint64_t)1 << 63)
+
+/* Has the peer said that it wants real bytes? */
+static inline bool odb_stream_peer_wants_real(const struct odb_stream *stream) {
+    return (atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed) & ODB_STREAM_WANTS_REAL) != 0;
+}
 
 /* A geometry in one word, so that the two directions can exchange it without a lock. 0: not known. */
 static inline uint64_t odb_stream_pack_geometry(struct odb_geometry geometry) {

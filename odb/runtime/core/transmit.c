@@ -4,7 +4,9 @@
 #include "core/interrupted.h"
 #include "core/receive.h"
 #include "core/transmit_private.h"
+#include "os/clock.h"
 #include "os/real.h"
+#include "wire/hint.h"
 
 #include <errno.h>
 
@@ -98,6 +100,12 @@ static int make_way(struct odb_stream *stream, int fd) {
     return odb_outbox_flush(&stream->out, fd);
 }
 
+/* Spans that this peer sends are of no use here. */
+static bool wants_real(struct odb_runtime *runtime, const struct odb_stream *stream) {
+    struct odb_unreachable *spoilt = &runtime->spoilt_peers;
+    return odb_unreachable_any(spoilt) && odb_unreachable_has(spoilt, stream->peer, stream->peer_port, odb_clock_ms());
+}
+
 /* Under the lock. What has to be said before the next application byte. */
 static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
     frames->count = frames->iovs = 0;
@@ -106,9 +114,13 @@ static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream,
     if (atomic_load(&stream->out_mode) == ODB_OUT_HELLO)
         odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
     uint64_t seen = atomic_load_explicit(&stream->own_geometry, memory_order_relaxed);
-    if (!odb_strategy_foresees(&runtime->options) || seen == stream->hinted_geometry) return;
+    if (wants_real(runtime, stream)) seen |= ODB_STREAM_WANTS_REAL;
+    bool foresees = odb_strategy_foresees(&runtime->options);
+    if (seen == stream->hinted_geometry || !(foresees || ((seen ^ stream->hinted_geometry) & ODB_STREAM_WANTS_REAL)))
+        return;
     struct odb_geometry geometry = odb_stream_unpack_geometry(seen);
-    odb_frames_add_hint(frames, &geometry, (uint16_t)(runtime->options.strategy + 1));
+    unsigned strategy = seen & ODB_STREAM_WANTS_REAL ? ODB_WIRE_HINT_REAL : runtime->options.strategy + 1u;
+    odb_frames_add_hint(frames, &geometry, (uint16_t)strategy);
     stream->hinting = seen;
 }
 
@@ -134,6 +146,7 @@ struct memory_turn {
     int fd;
     const struct iovec *iov;
     int count;
+    int error; /* what the peer is owed cannot be had */
 };
 
 static bool fill_from_memory(void *context, struct odb_frames *frames, const struct odb_geometry *receiver) {
@@ -142,7 +155,8 @@ static bool fill_from_memory(void *context, struct odb_frames *frames, const str
     int room =
         ODB_FRAMES - frames->count; /* a frame for every piece, so that nothing is captured and then not announced */
     int made = odb_resolve(turn->runtime, turn->stream, turn->fd, turn->iov, turn->count, pieces, room);
-    odb_frames_add_pieces(frames, &turn->runtime->options, receiver, pieces, made);
+    if (made > 0) odb_frames_add_pieces(frames, &turn->runtime->options, receiver, pieces, made);
+    turn->error = made < 0 ? made : 0;
     return made > 0;
 }
 
@@ -153,6 +167,13 @@ bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *strea
     if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC))
         odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
     return atomic_load(&stream->out_mode) != ODB_OUT_CLASSIC;
+}
+
+/* As when a classic socket is owed bytes that are lost: nobody takes the part for the whole. */
+static ssize_t give_up(struct odb_runtime *runtime, int fd) {
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    odb_count(&runtime->stats, ODB_STAT_resets, 1);
+    return odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 ? -ECONNRESET : -EIO;
 }
 
 bool odb_transmit_blocks(int fd, int flags) {
@@ -192,8 +213,9 @@ ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, 
     for (;;) {
         int left = iov_rest(iov, count, done, rest);
         if (left == 0) return (ssize_t)done;
-        struct memory_turn turn = {runtime, stream, fd, rest, left};
+        struct memory_turn turn = {runtime, stream, fd, rest, left, 0};
         ssize_t sent = odb_transmit_turn(runtime, stream, fd, flags, fill_from_memory, &turn);
+        if (turn.error) return done > 0 ? (ssize_t)done : give_up(runtime, fd);
         if (sent > 0) {
             done += (size_t)sent;
             continue;

@@ -8,6 +8,8 @@
 
 #define ODB_WIRE_HINT_FRAME (ODB_WIRE_HEADER_SIZE + ODB_WIRE_HINT_SIZE)
 
+#define ODB_WIRE_HINT_REAL ((uint16_t)5) /* a strategy: whoever says so cannot fetch and wants real bytes only */
+
 struct odb_wire_hint {
     uint32_t buffer_size; /* bytes the application usually offers to one receive */
     uint16_t page_offset; /* where such a buffer begins in its page, in bytes */
