@@ -65,7 +65,7 @@ struct odb_stream *odb_fdtable_new_stream(struct odb_fdtable *table) {
 }
 
 static void recycle(struct odb_fdtable *table, struct odb_stream *stream) {
-    odb_real.free(stream->in.buffer);
+    odb_buffers_give(&table->buffers, stream->in.buffer);
     odb_real.free(stream->in.edges);
     odb_real.free(stream->out.parked);
     odb_lock_take(&table->lock);

@@ -6,6 +6,7 @@
 #ifndef ODB_CORE_FDTABLE_H
 #define ODB_CORE_FDTABLE_H
 
+#include "core/buffers.h"
 #include "core/stream.h"
 
 #define ODB_FDS (1 << 20)
@@ -21,8 +22,9 @@ struct odb_fdtable {
     struct odb_fd *slots; /* reserved, touched where used */
     struct odb_lock lock;
     struct odb_stream *free;
-    _Atomic int highest;    /* no slot above it has ever held a stream */
-    _Atomic size_t streams; /* in use; 0 lets every hook take its shortest way */
+    _Atomic int highest;        /* no slot above it has ever held a stream */
+    _Atomic size_t streams;     /* in use; 0 lets every hook take its shortest way */
+    struct odb_buffers buffers; /* of inboxes */
     struct odb_outboxes outboxes;
 };
 

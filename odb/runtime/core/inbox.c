@@ -9,6 +9,11 @@
 #include <errno.h>
 #include <netinet/in.h>
 
+enum {
+    GLANCE = 2048,                   /* bytes taken from the kernel where what comes next is to be received elsewhere */
+    BULK = ODB_STREAM_BUFFER - 1024, /* with what comes before it, such a frame takes more than one receive anyway */
+};
+
 bool odb_inbox_has_span(const struct odb_inbox *in) {
     return in->has_span && in->edges_filled == in->head + in->tail;
 }
@@ -85,6 +90,7 @@ static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, c
     case ODB_WIRE_EVENT_VIRTUAL:
         odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
         odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event->descriptor.body);
+        in->bulk = false;
         return begin_span(in, &event->descriptor);
     case ODB_WIRE_EVENT_HEAD:
     case ODB_WIRE_EVENT_TAIL:
@@ -103,6 +109,12 @@ static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, c
     return false;
 }
 
+/* Frames that one look cannot hold are received where they belong; looking at them should then take no more than their beginning. */
+static void note_real(struct odb_runtime *runtime, struct odb_inbox *in, size_t length) {
+    in->bulk = in->decoder.length > BULK;
+    odb_count(&runtime->stats, ODB_STAT_real_bytes_received, length);
+}
+
 /* Feeds the decoder once. Same result. */
 static bool parse_event(struct odb_runtime *runtime, struct odb_stream *stream) {
     struct odb_inbox *in = &stream->in;
@@ -111,7 +123,7 @@ static bool parse_event(struct odb_runtime *runtime, struct odb_stream *stream) 
     if (event.kind != ODB_WIRE_EVENT_REAL) return take_other(runtime, stream, &event);
     in->begin = (size_t)(event.bytes - in->buffer);
     in->real = event.length;
-    odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
+    note_real(runtime, in, event.length);
     return true;
 }
 
@@ -127,9 +139,22 @@ static void parse(struct odb_runtime *runtime, struct odb_stream *stream, int fd
     if (cut) odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
 }
 
-/* One non-blocking receive. True when something changed. */
-static bool fill(struct odb_inbox *in, int fd) {
-    if (!in->buffer) in->buffer = odb_real.malloc(ODB_STREAM_BUFFER);
+/* One non-blocking receive. Less than was asked for shows that the kernel has no more. Result and errno of recvmsg. */
+static ssize_t ask_kernel(struct odb_inbox *in, int fd, struct iovec *iov, int count, size_t asked) {
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+    ssize_t got;
+    atomic_store(&in->drained, true); /* before the call: a report that comes meanwhile must not get lost */
+    do
+        got = count == 1 ? odb_real.recv(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
+                         : odb_real.recvmsg(fd, &message, MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    if (got == (ssize_t)asked) atomic_store(&in->drained, false);
+    return got;
+}
+
+/* True when something changed. */
+static bool fill(struct odb_runtime *runtime, struct odb_inbox *in, int fd) {
+    if (!in->buffer) in->buffer = odb_buffers_take(&runtime->fds.buffers);
     if (!in->buffer) {
         in->error = ENOMEM;
         return true;
@@ -140,12 +165,9 @@ static bool fill(struct odb_inbox *in, int fd) {
         in->end -= in->begin;
         in->begin = 0;
     }
-    size_t room = ODB_STREAM_BUFFER - in->end;
-    ssize_t got;
-    atomic_store(&in->drained, true); /* before the call: a report that comes meanwhile must not get lost */
-    do got = odb_real.recv(fd, in->buffer + in->end, room, MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
-    if (got == (ssize_t)room) atomic_store(&in->drained, false);
+    struct iovec iov = {in->buffer + in->end, ODB_STREAM_BUFFER - in->end};
+    if (in->bulk && in->end == 0) iov.iov_len = GLANCE;
+    ssize_t got = ask_kernel(in, fd, &iov, 1, iov.iov_len);
     if (got < 0 && errno == EAGAIN) return false;
     if (got < 0) in->error = errno;
     if (got <= 0) in->ended = true;
@@ -160,8 +182,35 @@ bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, i
         parse(runtime, stream, fd);
         if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;
-        if (!fill(in, fd)) return false;
+        if (!fill(runtime, in, fd)) return false;
     }
+}
+
+size_t odb_inbox_awaited(const struct odb_inbox *in) {
+    bool empty = in->begin == in->end && in->real == 0 && !in->has_span && !in->ended && !in->error;
+    bool bytes = in->mode == ODB_IN_FRAMED && in->decoder.section == ODB_WIRE_SECTION_REAL;
+    return empty && bytes ? in->decoder.remaining : 0;
+}
+
+ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_inbox *in, int fd, struct iovec *iov, int count,
+                          size_t room) {
+    if (!in->buffer) in->buffer = odb_buffers_take(&runtime->fds.buffers);
+    size_t behind = !in->buffer ? 0 : room == in->decoder.remaining ? ODB_STREAM_BUFFER : GLANCE;
+    if (behind > 0) iov[count++] = (struct iovec){in->buffer, behind};
+    in->begin = in->end = 0;
+    ssize_t got = ask_kernel(in, fd, iov, count, room + behind);
+    if (got < 0 && errno == EAGAIN) return -EAGAIN;
+    if (got < 0 && errno == EFAULT) return 0;
+    if (got < 0) in->error = errno;
+    if (got <= 0) {
+        in->ended = true;
+        return 0;
+    }
+    size_t direct = (size_t)got < room ? (size_t)got : room;
+    in->end = (size_t)got - direct;
+    odb_wire_decoder_skip(&in->decoder, direct);
+    odb_count(&runtime->stats, ODB_STAT_real_bytes_received, direct);
+    return (ssize_t)direct;
 }
 
 /* Takes [from, to) out of the buffer. */
@@ -180,24 +229,27 @@ static bool join_next(struct odb_runtime *runtime, struct odb_stream *stream) {
     if (event.kind == ODB_WIRE_EVENT_REAL) {
         cut_out(in, at, (size_t)(event.bytes - in->buffer));
         in->real += event.length;
-        odb_count(&runtime->stats, ODB_STAT_real_bytes_received, event.length);
+        note_real(runtime, in, event.length);
         return true;
     }
     cut_out(in, at, at + used);
     return take_other(runtime, stream, &event);
 }
 
+void odb_inbox_join_bytes(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    if (in->real > 0 && atomic_load(&in->mode) == ODB_IN_CLASSIC) in->real = in->end - in->begin;
+    while (in->real > 0 && !in->has_span && in->begin + in->real < in->end)
+        if (!join_next(runtime, stream)) return;
+}
+
 void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
-    while (in->real > 0 && !in->has_span) {
-        bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC, full = in->end - in->begin == ODB_STREAM_BUFFER;
-        if (classic) in->real = in->end - in->begin;
-        if (in->begin + in->real < in->end) {
-            if (!join_next(runtime, stream)) return;
-        } else if (full || in->ended || in->error || !fill(in, fd)) {
-            return;
-        }
-    }
+    do {
+        odb_inbox_join_bytes(runtime, stream);
+        bool full = in->end - in->begin == ODB_STREAM_BUFFER, all = in->begin + in->real == in->end;
+        if (in->real == 0 || in->has_span || !all || full || in->ended || in->error) return;
+    } while (fill(runtime, in, fd));
 }
 
 /* The frame at `bytes` is nothing but a body that goes on where the span at hand ends. */
@@ -227,9 +279,9 @@ void odb_inbox_join_spans(struct odb_runtime *runtime, struct odb_inbox *in) {
     }
 }
 
-void odb_inbox_trim(struct odb_inbox *in) {
+void odb_inbox_trim(struct odb_runtime *runtime, struct odb_inbox *in) {
     if (in->begin == in->end && in->buffer) {
-        odb_real.free(in->buffer);
+        odb_buffers_give(&runtime->fds.buffers, in->buffer);
         in->buffer = NULL;
         in->begin = in->end = 0;
     }

@@ -10,10 +10,9 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
+enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144, DIRECT_MIN = 4096, DIRECT_PARTS = 16 };
 
 /* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
  * handler; a program may also have allocated the stack it runs on from the heap. */
@@ -253,48 +252,91 @@ static ssize_t receive_classic(struct odb_runtime *runtime, int fd, const struct
     return got < 0 ? -errno : got;
 }
 
-/* Under the lock. Fills one buffer as far as pieces are at hand. */
-static ssize_t receive_into(struct odb_runtime *runtime, struct odb_stream *stream, int fd, char *to, size_t room,
-                            size_t before, int flags) {
-    struct odb_inbox *in = &stream->in;
-    size_t done = 0;
-    while (done < room) {
-        if (!odb_inbox_has_piece(in) && before + done > 0 && in->drained && in->begin == in->end) break;
-        if (!odb_inbox_advance(runtime, stream, fd) || !odb_inbox_has_piece(in)) {
-            if (before + done > 0) break;
-            return no_piece(in);
-        }
-        bool peek = flags & MSG_PEEK;
-        ssize_t got = peek ? show(runtime, stream, fd, to, room)
-                           : deliver(runtime, stream, to + done, room - done, before + done > 0, flags);
-        if (got < 0) {
-            odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
-            return before + done > 0 ? (ssize_t)done : no_piece(in);
-        }
-        if (got == 0 && before + done > 0) break;
-        if (peek) return got;
-        if (got > 0) consume(in, (size_t)got);
-        done += (size_t)got;
+/* The application's buffers of one call from where they are not filled yet. */
+struct target {
+    const struct iovec *iov;
+    int count; /* 0: all are full */
+    size_t at; /* bytes of the first one that are filled */
+};
+
+static void pass(struct target *target, size_t amount) {
+    target->at += amount;
+    while (target->count > 0 && target->at >= target->iov->iov_len) {
+        target->at -= target->iov->iov_len;
+        target->iov++;
+        target->count--;
     }
-    return (ssize_t)done;
 }
 
-/* Into what remains of the buffers behind their first `skip` bytes. */
+/* Not more than `most` bytes of what is not filled, in at most `places` parts. Returns how many parts; *room is their length. */
+static int parts_of(const struct target *target, struct iovec *parts, int places, size_t most, size_t *room) {
+    int count = 0;
+    *room = 0;
+    for (int i = 0; i < target->count && count < places && *room < most; i++) {
+        size_t gone = i == 0 ? target->at : 0, length = target->iov[i].iov_len - gone;
+        if (length > most - *room) length = most - *room;
+        if (length == 0) continue;
+        parts[count++] = (struct iovec){(char *)target->iov[i].iov_base + gone, length};
+        *room += length;
+    }
+    return count;
+}
+
+static bool touches_guards(const struct odb_runtime *runtime, const struct iovec *parts, int count) {
+    for (int i = 0; i < count; i++)
+        if (odb_windows_touch(&runtime->windows, parts[i].iov_base, parts[i].iov_len)) return true;
+    return false;
+}
+
+/* Under the lock. The bytes of a frame that has begun go where the application wants them, without a stop in the inbox. Not worth it for a few, be they the frame's or the
+ * call's; and nobody knows how many will come, so pages that would have to be opened for them stay as they are. Same results as odb_inbox_receive, 0 also for what has
+ * to go the other way. `done`: what this call has delivered already. */
+static ssize_t receive_directly(struct odb_runtime *runtime, struct odb_inbox *in, int fd, const struct target *target,
+                                size_t done, int flags) {
+    struct iovec parts[DIRECT_PARTS + 1];
+    size_t awaited = odb_inbox_awaited(in), room;
+    if (awaited == 0 || (flags & (MSG_PEEK | MSG_TRUNC))) return 0;
+    int count = parts_of(target, parts, DIRECT_PARTS, awaited, &room);
+    in->bulk = awaited >= DIRECT_MIN && done + room >= DIRECT_MIN && !touches_guards(runtime, parts, count);
+    return in->bulk ? odb_inbox_receive(runtime, in, fd, parts, count, room) : 0;
+}
+
+/* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, or -EAGAIN when there is none. */
+static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                             const struct target *target, bool begun, int flags) {
+    char *to = (char *)target->iov->iov_base + target->at;
+    size_t room = target->iov->iov_len - target->at;
+    if (!odb_inbox_advance(runtime, stream, fd) || !odb_inbox_has_piece(&stream->in)) return -EAGAIN;
+    if (flags & MSG_PEEK) {
+        ssize_t shown = show(runtime, stream, fd, to, room);
+        if (shown >= 0) return shown;
+    } else {
+        ssize_t got = deliver(runtime, stream, to, room, begun, flags);
+        if (got > 0) consume(&stream->in, (size_t)got);
+        if (got >= 0) return got;
+    }
+    odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
+    return -EAGAIN;
+}
+
+/* Under the lock. Into what remains of the buffers behind their first `skip` bytes, as far as bytes can be had without waiting. */
 static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                            int count, size_t skip, int flags) {
+    struct odb_inbox *in = &stream->in;
+    struct target target = {iov, count, 0};
     size_t done = 0;
-    if (!odb_inbox_advance(runtime, stream, fd)) {
-        bool classic = atomic_load(&stream->in.mode) == ODB_IN_CLASSIC;
-        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(&stream->in);
+    if (odb_inbox_awaited(in) == 0 && !odb_inbox_advance(runtime, stream, fd)) {
+        bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC;
+        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(in);
     }
-    for (int i = 0; i < count; i++) {
-        size_t gone = skip < iov[i].iov_len ? skip : iov[i].iov_len, room = iov[i].iov_len - gone;
-        skip -= gone;
-        if (room == 0) continue;
-        ssize_t got = receive_into(runtime, stream, fd, (char *)iov[i].iov_base + gone, room, done, flags);
-        if (got < 0) return done > 0 ? (ssize_t)done : got;
+    for (pass(&target, skip); target.count > 0;) {
+        if (done > 0 && in->drained && in->begin == in->end && !odb_inbox_has_piece(in)) break;
+        ssize_t got = receive_directly(runtime, in, fd, &target, done, flags);
+        if (got == 0) got = receive_piece(runtime, stream, fd, &target, done > 0, flags);
+        if (got < 0) return done > 0 ? (ssize_t)done : no_piece(in);
+        if ((got == 0 && done > 0) || (flags & MSG_PEEK)) return (ssize_t)done + got;
+        pass(&target, (size_t)got);
         done += (size_t)got;
-        if ((size_t)got < room || (flags & MSG_PEEK)) break;
     }
     return (ssize_t)done;
 }
@@ -344,7 +386,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
     for (;;) {
         odb_lock_take(&stream->in.lock);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
-        if (!(flags & MSG_PEEK)) odb_inbox_trim(&stream->in);
+        if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
         if (got < 0 && got != -EAGAIN && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
@@ -359,75 +401,4 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         int error = wait_for_bytes(stream, fd);
         if (error) return done > 0 ? (ssize_t)done : error;
     }
-}
-
-/* Under the lock, with something at hand: is it as much as SO_RCVLOWAT asks for, or all that can be had? */
-static bool reaches_mark(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    struct odb_inbox *in = &stream->in;
-    size_t mark = (size_t)atomic_load_explicit(&stream->low_water, memory_order_relaxed);
-    if (mark == 0 || !odb_inbox_has_piece(in)) return true;
-    odb_inbox_look_ahead(runtime, stream, fd);
-    return in->real >= mark || in->has_span || in->ended || in->error || in->end - in->begin == ODB_STREAM_BUFFER;
-}
-
-/* Under the lock. Of a classic direction only the kernel knows. */
-static bool kernel_has_classic(const struct odb_stream *stream, int fd) {
-    struct pollfd entry = {.fd = fd, .events = POLLIN | POLLRDHUP};
-    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && odb_real.poll(&entry, 1, 0) > 0;
-}
-
-/* Under the lock. */
-static bool is_at_hand(const struct odb_inbox *in) {
-    return odb_inbox_has_piece(in) || in->error || in->ended;
-}
-
-bool odb_stream_look(struct odb_runtime *runtime, struct odb_stream *stream, int fd, bool *fresh) {
-    *fresh = false;
-    if (!odb_lock_try(&stream->in.lock)) return true;
-    bool before = is_at_hand(&stream->in);
-    bool readable =
-        odb_inbox_advance(runtime, stream, fd) ? reaches_mark(runtime, stream, fd) : kernel_has_classic(stream, fd);
-    *fresh = !before && is_at_hand(&stream->in);
-    odb_lock_drop(&stream->in.lock);
-    return readable;
-}
-
-bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    bool fresh;
-    return odb_stream_look(runtime, stream, fd, &fresh);
-}
-
-size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    struct odb_inbox *in = &stream->in;
-    odb_lock_take(&in->lock);
-    odb_inbox_advance(runtime, stream, fd);
-    odb_inbox_look_ahead(runtime, stream, fd);
-    size_t available = in->real;
-    if (odb_inbox_has_span(in)) available += in->head + in->span.length + in->tail - in->span_at;
-    int queued = 0;
-    if (atomic_load(&in->mode) == ODB_IN_CLASSIC && odb_real.ioctl(fd, FIONREAD, &queued) == 0 && queued > 0)
-        available += (size_t)queued;
-    odb_lock_drop(&in->lock);
-    return available;
-}
-
-bool odb_stream_holds(struct odb_stream *stream) {
-    struct odb_inbox *in = &stream->in;
-    if (!odb_lock_try(&in->lock)) return true;
-    bool holds = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended;
-    odb_lock_drop(&in->lock);
-    return holds;
-}
-
-bool odb_stream_owes(struct odb_stream *stream) {
-    struct odb_inbox *in = &stream->in;
-    if (!odb_lock_try(&in->lock)) return true;
-    bool owes = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended || !in->drained;
-    odb_lock_drop(&in->lock);
-    return owes;
-}
-
-bool odb_stream_is_over(struct odb_stream *stream) {
-    return atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC &&
-           stream->in.real == 0 && !stream->in.ended;
 }
