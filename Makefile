@@ -8,6 +8,7 @@ STAMPS := $(VENV)/stamps
 FUZZ_SECONDS ?= 60
 SOAK ?= 10
 MINUTES ?= 10
+BENCH ?= quick
 export PYTHON
 # Ansible insists on UTF-8; compilers and the loader should speak English in logs.
 export LC_ALL := C.UTF-8
@@ -17,7 +18,7 @@ C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c t
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test native lint format fuzz soak endure peers docs lock clean
+.PHONY: help setup packages demo bench profile test native lint format fuzz soak endure peers docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -45,6 +46,17 @@ $(STAMPS)/project: pyproject.toml CMakeLists.txt $(C_SOURCES) $(STAMPS)/lock
 demo: setup ## compare nginx without and with ODB on three local hosts (needs root)
 	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
 	$(BIN)/odb-testbed compare vanilla odb --quick
+
+bench: setup ## measure ODB and its mechanisms against nginx, X-Accel and HAProxy: BENCH=quick (10 minutes) or full (RESUME=1 goes on)
+	@case "$(BENCH)" in quick|full) ;; *) echo "BENCH is $(BENCH): it must be quick or full." >&2; exit 2;; esac
+	@[ "$$(id -u)" -eq 0 ] || { echo "make bench makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
+	@.ci/install-packages strace
+	$(BIN)/odb-testbed run $(if $(filter full,$(BENCH)),bench,bench-quick) --ratios --destroy $(if $(RESUME),--resume) $(ARGS)
+
+profile: setup ## profile every tier under load, a flame graph each: VARIANT=odb PAYLOAD=64k ARGS='--buffer-size 4k'
+	@[ "$$(id -u)" -eq 0 ] || { echo "make profile makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
+	@.ci/install-packages linux-perf
+	$(BIN)/odb-testbed profile $(or $(VARIANT),odb) --payload $(or $(PAYLOAD),64k) --destroy $(ARGS)
 
 native: setup ## build library, native tests (plain, and under ASan and UBSan), fuzzer
 	@cmake --preset dev >/dev/null

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy
 from scipy import stats
 
+from testbed.metrics import COUNTED_TIERS, COUNTERS
 from testbed.record import Cell, Environment, Metric, Plan, Record, RunHeader, VariantUse, size_name
 
 ALPHA = 0.05
@@ -23,8 +24,12 @@ HINT_ALPHA = 0.005
 MINIMAL_EFFECT = 0.01
 """Relative differences of medians below this are called noise, however regular they are."""
 RESAMPLES = 2000
-UNTESTED = frozenset({"errors", "client.cpu_share"})
-"""Metrics that are shown but not tested: they describe the quality of the measurement."""
+UNTESTED = frozenset(
+    {"errors", "client.cpu_share", *(f"{tier}.{name}" for tier in COUNTED_TIERS for name in COUNTERS)}
+)
+"""Metrics that are shown but not tested: they describe the quality of the measurement, or what the library did."""
+COUNTED = frozenset(f"{tier}.calls" for tier in COUNTED_TIERS)
+"""Metrics that have a ratio to the baseline but are not tested: they are counted once, and hardly vary."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
 """`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference that there
@@ -91,7 +96,12 @@ def compare(header: RunHeader, records: Sequence[Record], labels: Sequence[str] 
             variant.label: [one for one in records if one.cell == cell and one.variant.label == variant.label]
             for variant in variants
         }
-        rows += [_row(cell, variant.label, of_cell, baseline, header.plan.seed) for variant in variants]
+        planned = {variant.label for variant in header.plan.variants_of(cell)}
+        rows += [
+            _row(cell, variant.label, of_cell, baseline, header.plan.seed)
+            for variant in variants
+            if variant.label in planned or of_cell[variant.label]
+        ]
     rows, undecidable = _judge(rows, baseline, of=_samples_by_row(rows, records))
     shown = [one for one in records if one.variant.label in {variant.label for variant in variants}]
     failures = tuple(f"{_title(one)}: {one.failure}" for one in shown if one.failure is not None)
@@ -256,7 +266,7 @@ def _judge(
         (row.cell, row.variant, name)
         for row in rows
         for name, statistic in row.metrics.items()
-        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED
+        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED | COUNTED
     ]
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))

@@ -12,6 +12,8 @@ from testbed.runs import load_run
 
 OVERHEAD_SECONDS = 7.0
 """Starting servers, verification, warm-up, agents, a Locust that starts twice."""
+TRACING_SECONDS = 4.0
+"""Attaching strace to every tier, a generator's start, and letting go again."""
 DEPLOY_SECONDS = 25.0
 """Deploying another topology onto hosts that are there."""
 _CLOSED_RPS = 800.0
@@ -36,7 +38,10 @@ class Estimator:
         known = self._taken.get((step.cell, step.variant.label))
         if known is not None:
             return known
-        return OVERHEAD_SECONDS + load_seconds(self._plan.load_of(step.cell))
+        load = self._plan.load_of(step.cell)
+        traced = step.repetition == 1 and load.traced_seconds is not None
+        tracing = TRACING_SECONDS + (load.traced_seconds or 0.0) if traced else 0.0
+        return OVERHEAD_SECONDS + load_seconds(load) + tracing
 
     def total(self, steps: Sequence[Step]) -> float:
         """How long steps will take one after the other, with what has to be deployed in between."""

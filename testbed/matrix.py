@@ -52,7 +52,7 @@ def steps(plan: Plan) -> tuple[Step, ...]:
         generator.shuffle(groups)
         for group in groups:
             cells = [cell for cell in plan.cells if topology_key(cell) == group]
-            block = [(cell, variant) for cell in cells for variant in plan.variants]
+            block = [(cell, variant) for cell in cells for variant in plan.variants_of(cell)]
             generator.shuffle(block)
             ordered += [Step(len(ordered) + at, repetition, *pair) for at, pair in enumerate(block)]
     return tuple(ordered)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from testbed import metrics
+from testbed.calls import count_calls, stop_counting
 from testbed.errors import ServingError, TestbedError
 from testbed.load import LoadPlan
 from testbed.loadrun import run_load, stop_load
@@ -36,6 +37,10 @@ _GROWS = {
     "fe": ("spans_received",),
 }
 """The ODB counters that must grow on a tier when bodies pass it; the key is the role without its number."""
+
+_MAY_IDLE = ("capture", "virtual_min", "mode")
+"""Options with which ODB may have nothing to do for a body; what they switch off is then no failure."""
+_WRK_WARMUP_SECONDS = 1.0
 
 Counters = Mapping[str, Mapping[str, int]]
 
@@ -91,6 +96,7 @@ def clear(testbed: Testbed) -> None:
     """End what an earlier measurement left running on the hosts because its program was killed."""
     stop_load(testbed)
     stop_agents(testbed)
+    stop_counting(testbed)
 
 
 def verify(testbed: Testbed, variant: VariantUse) -> Verification:
@@ -139,6 +145,8 @@ def check_odb(variant: VariantUse, present: Counters, growth: Counters) -> None:
                 f"verification failed: the servers on {role} publish no ODB counters in variant {variant.label}",
                 "the library is off or does not fit this version: run 'make setup', then see 'odb doctor'",
             )
+        if any(name in variant.options for name in _MAY_IDLE):
+            continue
         idle = [name for name in _GROWS[role.rstrip("0123456789")] if not growth[role].get(name)]
         if variant.odb and idle:
             raise ServingError(
@@ -216,7 +224,8 @@ def _under_load(
         processes=1,
         rate=None,
         together=False,
-        seconds=None,
+        # What warms a short load of wrk up must not take longer than itself, as the start of Locust does.
+        seconds=None if plan.seconds is None else _WRK_WARMUP_SECONDS,
         hosts=1,
     )
     run_load(testbed, warm_up)
@@ -226,6 +235,13 @@ def _under_load(
     growth = grown(before, counters(testbed)) if step.variant.odb else {}
     tiers = watch.summarise(result.started_at, result.ended_at, growth)
     valid, remarks = metrics.remarks(result, tiers)
+    found = metrics.derive(result, tiers)
+    if step.variant.odb:
+        found |= metrics.derive_counters(result, tiers)
+    calls = None
+    if plan.traced_seconds is not None and step.repetition == 1:
+        calls = count_calls(testbed, replace(target, seconds=plan.traced_seconds))
+        found |= metrics.derive_calls(calls)
     return replace(
         record,
         failure=None,
@@ -233,5 +249,6 @@ def _under_load(
         remarks=remarks,
         load=result,
         tiers=tiers,
-        metrics=metrics.derive(result, tiers),
+        metrics=found,
+        calls=calls,
     )

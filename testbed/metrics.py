@@ -8,7 +8,7 @@ beside it.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from testbed.record import LoadResult, Metric, TierUse
+from testbed.record import CallCount, LoadResult, Metric, TierUse
 
 SATURATED_SHARE = 0.9
 """A load generator busier than this share of a core measured itself rather than the servers."""
@@ -20,6 +20,10 @@ DISTURBED_FOREIGN = 0.2
 _BROKEN = ("fetch_failures", "serve_failures", "protocol_errors", "resets")
 """ODB counters that stay at nothing when all is well."""
 _NO_REQUEST = "no request succeeded"
+COUNTED_TIERS = ("fe", "is", "be")
+"""The tiers of counts; `is` stands for all intermediaries."""
+COUNTERS = ("faults", "fetches", "guard_calls", "pushes")
+"""ODB's counters that become metrics of each tier, per response."""
 
 
 def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
@@ -53,6 +57,37 @@ def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
         generator, "1", "the load generator did not report it" if generator is None else None
     )
     return metrics
+
+
+def derive_counters(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
+    """`<tier>.<counter>`: by how much ODB's counters of each tier grew per successful response."""
+    succeeded = load.requests - load.errors
+    return {
+        f"{name}.{counter}": Metric(sum(one.odb.get(counter, 0) for one in members) / succeeded, "1")
+        if succeeded > 0
+        else Metric(None, "1", _NO_REQUEST)
+        for name, members in _groups(tiers).items()
+        if name in COUNTED_TIERS
+        for counter in COUNTERS
+    }
+
+
+def derive_calls(counted: CallCount) -> dict[str, Metric]:
+    """`<tier>.calls`: system calls of the servers of each tier per request; `is` is the sum over all intermediaries."""
+    if counted.reason is not None:
+        return {f"{tier}.calls": Metric(None, "1", counted.reason) for tier in COUNTED_TIERS}
+    return {
+        f"{tier}.calls": Metric(
+            sum(
+                sum(calls.values())
+                for role, calls in counted.calls.items()
+                if role.rstrip("0123456789") == tier
+            )
+            / counted.requests,
+            "1",
+        )
+        for tier in COUNTED_TIERS
+    }
 
 
 def generator_share(load: LoadResult, tiers: Sequence[TierUse]) -> float | None:

@@ -83,7 +83,8 @@ class LoadPlan:
     `model` is "ramp" (clients arrive one after the other), "closed" (all of them at once, each asks again when it was
     answered) or "open" (`rate` requests per second in all, whatever the answers take; latency counts from the moment
     at which a request was due).  `generator` is "locust", or "wrk", which runs for `seconds` instead of making a
-    number of requests.  `processes` is per client host, of which there are `hosts`.
+    number of requests.  `processes` is per client host, of which there are `hosts`.  `traced_seconds` is how long the
+    same load runs once more, in the first repetition, while the system calls of every tier are counted.
     """
 
     users: int
@@ -97,12 +98,14 @@ class LoadPlan:
     seconds: float | None = None
     processes: int = 1
     hosts: int = 1
+    traced_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is to measure: every cell in every variant, `repetitions` times.  The first variant is the
-    baseline.  `spec` names the matrix file that it comes from.
+    baseline.  `spec` names the matrix file that it comes from.  `variants_at` holds, by the slugs of cells that are not
+    measured in every variant, the labels of theirs.
     """
 
     variants: tuple[VariantUse, ...]
@@ -112,10 +115,16 @@ class Plan:
     load: LoadPlan
     loads: Mapping[str, LoadPlan] = field(default_factory=dict)
     spec: str | None = None
+    variants_at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def load_of(self, cell: Cell) -> LoadPlan:
         """The load of one of its cells."""
         return self.load if cell.load is None else self.loads[cell.load]
+
+    def variants_of(self, cell: Cell) -> tuple[VariantUse, ...]:
+        """The variants in which a cell is measured."""
+        labels = self.variants_at.get(cell.slug)
+        return tuple(one for one in self.variants if labels is None or one.label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +236,18 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class CallCount:
+    """The system calls that the servers of each role made in a window of its own: by role, by name.
+
+    `requests` were answered in it.  `reason` says why there are none.
+    """
+
+    requests: int
+    calls: Mapping[str, Mapping[str, int]]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One number derived from the raw results; `reason` says why `value` is None."""
 
@@ -256,6 +277,7 @@ class Record:
     load: LoadResult | None
     tiers: tuple[TierUse, ...]
     metrics: Mapping[str, Metric]
+    calls: CallCount | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,9 +101,26 @@ def merge(runs: Sequence[Run]) -> Run:
         loads |= run.header.plan.loads
         variants |= {variant.label: variant for variant in run.header.plan.variants}
         cells |= dict.fromkeys(run.header.plan.cells)
-    plan = replace(first.header.plan, variants=tuple(variants.values()), cells=tuple(cells), loads=loads)
+    plan = replace(
+        first.header.plan,
+        variants=tuple(variants.values()),
+        cells=tuple(cells),
+        loads=loads,
+        variants_at=_variants_at([run.header.plan for run in runs]),
+    )
     records = tuple(record for run in runs for record in run.records)
     return Run(first.directory, replace(first.header, plan=plan), records)
+
+
+def _variants_at(plans: Sequence[Plan]) -> dict[str, tuple[str, ...]]:
+    """The variants of each cell that is not measured in every variant of its plan, from all plans that have it."""
+    limited = {slug for plan in plans for slug in plan.variants_at}
+    found: dict[str, dict[str, None]] = {}
+    for plan in plans:
+        for cell in plan.cells:
+            if cell.slug in limited:
+                found.setdefault(cell.slug, {}).update({one.label: None for one in plan.variants_of(cell)})
+    return {slug: tuple(labels) for slug, labels in found.items()}
 
 
 def _require_equal(

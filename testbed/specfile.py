@@ -9,12 +9,15 @@ payload = ["16k", "64k"]
 align = [true, false]
 strategy = ["dynamic"]               # makes a variant odb-dynamic of every variant with ODB
 load = ["calm"]
+variants = ["vanilla", "odb"]        # instead of the ones above, for this block
+ablations = "odb"                    # and every mechanism of that variant switched off by itself: see ablations.py
 
 [load.calm]
 model = "open"
 rate = 200
 users = 50
 requests_per_user = 40
+traced_seconds = 2                   # a window of its own in which system calls are counted
 """
 
 import itertools
@@ -24,6 +27,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.ablations import ablated
 from testbed.errors import UsageError
 from testbed.matrix import use_variant
 from testbed.record import Cell, LoadPlan, Plan, VariantUse
@@ -37,6 +41,7 @@ MAX_CELLS = 10_000
 
 _TOP = ("description", "variants", "repetitions", "seed", "fail_if", "matrix", "load")
 _AXES = ("payload", "align", "strategy", "tiers", "buffer_size", "buffering", "sendfile", "load")
+_CHOICES = ("variants", "ablations")
 _LOAD_DEFAULTS = LoadPlan(
     users=1000, spawn_rate=50.0, requests_per_user=30, warmup_users=20, warmup_requests_per_user=10
 )
@@ -78,23 +83,25 @@ def _spec(top: "_Table", name: str, known: Mapping[str, Variant]) -> Spec:
         key: _load(top.table("load").table(key))
         for key in (top.table("load").content if top.has("load") else {})
     }
-    blocks = [_block(table, loads) for table in top.tables("matrix")]
+    blocks = [_block(table, loads, known) for table in top.tables("matrix")]
     cells = tuple(dict.fromkeys(cell for block in blocks for cell in block.cells))
     if len(cells) > MAX_CELLS:
         raise top.bad("matrix", f"{len(cells)} cells", f"{MAX_CELLS} at most")
     strategies = tuple(dict.fromkeys(one for block in blocks for one in block.strategies))
-    names = top.texts("variants")
-    for at, variant in enumerate(names):
-        if variant not in known:
-            raise top.bad(f"variants[{at}]", variant, f"one of {', '.join(known)}")
+    names = _names(top, known)
+    variants = _variants(top, names, strategies, known)
+    chosen = [block.variants or variants for block in blocks]
+    every = {use.label: use for uses in (variants, *chosen) for use in uses}
+    _require_comparable(top, strategies, variants, blocks)
     plan = Plan(
-        variants=_variants(top, names, strategies, known),
+        variants=tuple(every.values()),
         cells=cells,
         repetitions=top.number("repetitions", 10, 1, 1000),
         seed=top.number("seed", 1, 0, 1 << 63),
         load=next(iter(loads.values()), _LOAD_DEFAULTS),
         loads=loads,
         spec=name,
+        variants_at=_variants_at(cells, blocks, chosen) if any(block.variants for block in blocks) else {},
     )
     return Spec(top.text("description", ""), plan, tuple(top.texts("fail_if")) if top.has("fail_if") else ())
 
@@ -103,11 +110,48 @@ def _spec(top: "_Table", name: str, known: Mapping[str, Variant]) -> Spec:
 class _Block:
     cells: tuple[Cell, ...]
     strategies: tuple[str, ...]
+    variants: tuple[VariantUse, ...]
+    """Its own; none where the spec's are meant."""
 
 
-def _block(table: "_Table", loads: Mapping[str, LoadPlan]) -> _Block:
+def _names(table: "_Table", known: Mapping[str, Variant]) -> list[str]:
+    """The variants that a table names."""
+    names = table.texts("variants")
+    for at, variant in enumerate(names):
+        if variant not in known:
+            raise table.bad(f"variants[{at}]", variant, f"one of {', '.join(known)}")
+    return names
+
+
+def _require_comparable(
+    top: "_Table", strategies: Sequence[str | None], variants: Sequence[VariantUse], blocks: Sequence[_Block]
+) -> None:
+    """UsageError where a block of its own variants lacks the baseline, or goes with the axis of strategies."""
+    baseline = variants[0].label
+    for at, block in enumerate(blocks):
+        if block.variants and any(one is not None for one in strategies):
+            raise top.bad(
+                "matrix.strategy", strategies[0], "left out where blocks have variants of their own"
+            )
+        if block.variants and baseline not in {use.label for use in block.variants}:
+            labels = [use.label for use in block.variants]
+            raise top.bad(f"matrix[{at}].variants", labels, f"a list with the baseline {baseline!r}")
+
+
+def _variants_at(
+    cells: Sequence[Cell], blocks: Sequence[_Block], chosen: Sequence[Sequence[VariantUse]]
+) -> dict[str, tuple[str, ...]]:
+    """The variants of each cell: those of every block that has it."""
+    found: dict[str, dict[str, None]] = {cell.slug: {} for cell in cells}
+    for block, uses in zip(blocks, chosen, strict=True):
+        for cell in block.cells:
+            found[cell.slug].update({use.label: None for use in uses})
+    return {slug: tuple(labels) for slug, labels in found.items()}
+
+
+def _block(table: "_Table", loads: Mapping[str, LoadPlan], known: Mapping[str, Variant]) -> _Block:
     """Every combination of one [matrix] table; a missing axis has its one usual value."""
-    table.refuse_others(_AXES)
+    table.refuse_others((*_AXES, *_CHOICES))
     if not table.has("payload"):
         raise UsageError(f"{table.file}: {table.path} has no payload", 'write payload = ["16k", "64k"]')
     if not table.has("load") and len(loads) > 1:
@@ -129,7 +173,25 @@ def _block(table: "_Table", loads: Mapping[str, LoadPlan]) -> _Block:
             topology_of(cell)
         except UsageError as error:
             raise UsageError(f"{table.file}: {table.path}: {error.message}", error.remedy) from None
-    return _Block(tuple(cells), tuple(table.axis("strategy", None, _one_of(STRATEGIES))))
+    return _Block(
+        tuple(cells), tuple(table.axis("strategy", None, _one_of(STRATEGIES))), _own_variants(table, known)
+    )
+
+
+def _own_variants(table: "_Table", known: Mapping[str, Variant]) -> tuple[VariantUse, ...]:
+    """The variants of one [matrix] table, its ablations last; none where it names none."""
+    if table.has("ablations") and not table.has("variants"):
+        raise table.bad("variants", None, "given beside ablations: what they are compared with")
+    if not table.has("variants"):
+        return ()
+    uses = [use_variant(known[name], name) for name in _names(table, known)]
+    if table.has("ablations"):
+        base = known.get(table.text("ablations", ""))
+        if base is None or not base.odb:
+            named = [name for name, variant in known.items() if variant.odb]
+            raise table.bad("ablations", table.content["ablations"], f"one of {', '.join(named)}")
+        uses += [replace(use_variant(one.variant, one.label), name=base.name) for one in ablated(base)]
+    return tuple(uses)
 
 
 def topology_of(cell: Cell, base: Topology | None = None) -> Topology:
@@ -188,7 +250,10 @@ def _load(table: "_Table") -> LoadPlan:
         seconds=table.decimal("seconds", None),
         processes=table.number("processes", 1, 1, 64),
         hosts=table.number("hosts", 1, 1, MAX_GENERATORS),
+        traced_seconds=table.decimal("traced_seconds", None),
     )
+    if plan.traced_seconds is not None and generator != "wrk":
+        raise table.bad("traced_seconds", plan.traced_seconds, "left out: calls are counted under wrk alone")
     if (model == "open") != (plan.rate is not None):
         raise table.bad("rate", plan.rate, "given for the model open, and for no other")
     if model != "ramp" and table.has("spawn_rate"):

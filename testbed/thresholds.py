@@ -2,9 +2,10 @@
 
     METRIC[CELL, ...] OPERATOR NUMBER[UNIT]
 
-Without a unit the number is the ratio to the baseline, for every other variant (for `errors` and `client.cpu_share`, which have
-no ratio, the value itself); with one (us, ms, s, B, KiB, MiB, rps) it is the median of every variant.  The brackets choose
-payload sizes, `aligned` or `unaligned`, `tiers=N`, variants and loads by name.  What was not measured does not pass.
+Without a unit the number is the ratio to the baseline, for every other variant; for what has no ratio (`errors`,
+`client.cpu_share`, the library's counters such as `is.faults`) the value itself.  With one (us, ms, s, B, KiB, MiB, rps) it
+is the median of every variant.  The brackets choose payload sizes, `aligned` or `unaligned`, `tiers=N`, variants and loads
+by name.  What was not measured does not pass.
 """
 
 import operator
@@ -22,6 +23,7 @@ _FORM = re.compile(
 )
 _METRIC = re.compile(
     r"(?:fe|is|is[1-9]|be|total)\.(?:cpu_us|bytes|mem_bytes)|latency\.p(?:50|99|999)_us"
+    r"|(?:fe|is|be)\.(?:calls|faults|fetches|guard_calls|pushes)"
     r"|throughput_rps|errors|client\.cpu_share"
 )
 _ALIASES = {"cpu_per_request": "cpu_us", "bytes_per_request": "bytes", "memory": "mem_bytes"}

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stored:
         _refuse(args, "--from", ("quick", "payload", "repeat", "users", "requests", "seed", "destroy"))
         stored = merge([load_run(find_run(args.results, name)) for name in args.stored])
-        return outcome.show(stored, _labels(args.variants), limits, as_json=args.json)
+        return outcome.show(stored, _labels(args.variants), limits, as_json=args.json, as_ratios=args.ratios)
     begun = _begin(args, known)
     plan = begun if isinstance(begun, Plan) else begun.header.plan
     thresholds.check_plan(limits, plan)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             if args.destroy:
                 deploy.destroy(state_file=args.state, progress=progress.note)
     assert isinstance(begun, Run)
-    return outcome.show(begun, [], limits, as_json=args.json)
+    return outcome.show(begun, [], limits, as_json=args.json, as_ratios=args.ratios)
 
 
 def _labels(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from testbed import thresholds
 from testbed.analysis import compare
 from testbed.errors import ThresholdError, UsageError
-from testbed.report import machine, terminal
+from testbed.report import machine, ratios, terminal
 from testbed.runs import Run
 from testbed.spec import Variant, load_variants
 from testbed.thresholds import Threshold
@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end with exit code 3 if this holds anywhere, such as 'is.cpu_us[256KiB] > 0.5' (ratio to the baseline) "
         "or 'latency.p99_us[odb] > 20ms'; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
+    form.add_argument(
+        "--ratios", action="store_true", help="print one table: a line of ratios per cell and variant"
+    )
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="where runs lie (results)"
     )
@@ -47,7 +51,9 @@ def parse_thresholds(texts: Sequence[str]) -> list[Threshold]:
     return [thresholds.parse(text) for text in texts]
 
 
-def show(run: Run, labels: Sequence[str], limits: Sequence[Threshold], *, as_json: bool) -> int:
+def show(
+    run: Run, labels: Sequence[str], limits: Sequence[Threshold], *, as_json: bool, as_ratios: bool = False
+) -> int:
     """Print the comparison of the variants `labels`; the exit code: 1 when a cell or a request failed.
 
     ThresholdError, after everything was printed, when a threshold was passed and nothing failed.
@@ -62,7 +68,7 @@ def show(run: Run, labels: Sequence[str], limits: Sequence[Threshold], *, as_jso
     if as_json:
         print(json.dumps(machine.as_json(comparison), allow_nan=False))
     else:
-        terminal.show(comparison, sys.stdout)
+        (ratios if as_ratios else terminal).show(comparison, sys.stdout)
     sys.stdout.flush()
     if comparison.failures or comparison.errors:
         for violation in passed:

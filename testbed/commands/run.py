@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from testbed import thresholds
+from testbed import deploy, thresholds
 from testbed.campaign import Campaign, Interrupted
 from testbed.commands import outcome
 from testbed.errors import UsageError
@@ -22,6 +22,7 @@ from testbed.record import Cell, Plan, encode
 from testbed.runs import Run, find_run, load_run
 from testbed.spec import Variant, parse_size
 from testbed.specfile import Spec, load_spec, shipped
+from testbed.state import StateStore
 
 INTERRUPTED = 130
 _SWITCHES = {"true": True, "on": True, "false": False, "off": False}
@@ -34,6 +35,8 @@ examples:
   odb-testbed run seed --repeat 3 --only payload=16k,256k --only align=true
   odb-testbed run seed --resume                       goes on with the newest run of this plan
   odb-testbed run --resume results/runs/RUN           goes on with that one
+  odb-testbed run bench-quick --ratios --destroy      what 'make bench' does: one table of ratios, switches included
+  odb-testbed run bench --ratios --destroy --resume   the whole of it ('make bench BENCH=full RESUME=1')
   odb-testbed run smoke --fail-if 'is.cpu_us[256KiB] > 0.9' --json
 
 Exit codes: 0 fine, 1 a cell or a request failed, 2 usage, 3 threshold, 4 environment (a full disk as well), 130 interrupted.
@@ -67,6 +70,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="go on with a run (directory or id); the newest of this plan when none is named",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and how long it will take")
+    parser.add_argument(
+        "--destroy",
+        action="store_true",
+        help="remove the testbed afterwards, unless it was deployed before",
+    )
     outcome.add_arguments(parser)
 
 
@@ -82,13 +90,18 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(begun, args)
     if isinstance(begun, Plan) or missing(plan, begun.records):
         with RunProgress() as progress:
+            progress.say(_amount(begun, args.results))
+            found = StateStore(args.state).load() is not None
             campaign = Campaign(results=args.results, state_file=args.state, progress=progress)
             try:
                 begun = campaign.complete(begun, restore=known)
             except Interrupted:
                 return INTERRUPTED
+            finally:
+                if args.destroy and not found:
+                    deploy.destroy(state_file=args.state, progress=progress.note)
     assert isinstance(begun, Run)
-    return outcome.show(begun, [], limits, as_json=args.json)
+    return outcome.show(begun, [], limits, as_json=args.json, as_ratios=args.ratios)
 
 
 def _spec(args: argparse.Namespace, known: Mapping[str, Variant]) -> Spec | None:
@@ -120,7 +133,12 @@ def only(plan: Plan, choice: str) -> Plan:
     if key == "variant":
         labels = [variant.label for variant in plan.variants]
         _require_found(choice, words, labels)
-        return replace(plan, variants=tuple(one for one in plan.variants if one.label in words))
+        kept = tuple(one for one in plan.variants if one.label in words)
+        at = {
+            slug: tuple(label for label in labels if label in words)
+            for slug, labels in plan.variants_at.items()
+        }
+        return replace(plan, variants=kept, variants_at=at)
     names = [name for name in Cell.__dataclass_fields__ if name != "strategy"]
     if key not in names:
         raise UsageError(
@@ -128,7 +146,10 @@ def only(plan: Plan, choice: str) -> Plan:
         )
     wanted = [_cell_value(choice, key, word) for word in words]
     _require_found(choice, wanted, list(dict.fromkeys(getattr(cell, key) for cell in plan.cells)))
-    return replace(plan, cells=tuple(cell for cell in plan.cells if getattr(cell, key) in wanted))
+    cells = tuple(cell for cell in plan.cells if getattr(cell, key) in wanted)
+    slugs = {cell.slug for cell in cells}
+    at = {slug: labels for slug, labels in plan.variants_at.items() if slug in slugs}
+    return replace(plan, cells=cells, variants_at=at)
 
 
 def _cell_value(choice: str, key: str, word: str) -> object:
@@ -177,6 +198,21 @@ def _difference(stored: Plan, wanted: Plan) -> str:
     return f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'}"
 
 
+def _amount(begun: Run | Plan, results: Path) -> str:
+    """How many measurements there are, and how long those that are missing will take."""
+    plan = begun if isinstance(begun, Plan) else begun.header.plan
+    done = () if isinstance(begun, Plan) else begun.records
+    todo = missing(plan, done)
+    seconds = Estimator(plan, [*earlier_records(results, plan), *done]).total(todo)
+    variants = (
+        f"{len(plan.variants)} variants" if not plan.variants_at else f"up to {len(plan.variants)} variants"
+    )
+    return (
+        f"{len(plan.cells)} cells x {variants} x {plan.repetitions} repetitions = "
+        f"{len(steps(plan))} measurements, {len(todo)} to make: about {clock(seconds)}"
+    )
+
+
 def _dry_run(begun: Run | Plan, args: argparse.Namespace) -> int:
     """Print what would be measured, in its order, and how long it will take."""
     plan = begun if isinstance(begun, Plan) else begun.header.plan
@@ -205,10 +241,7 @@ def _dry_run(begun: Run | Plan, args: argparse.Namespace) -> int:
         return 0
     rows = [(str(step.sequence + 1), step.title, f"{estimator.seconds(step):.0f} s") for step in todo]
     print_table(("step", "measurement", "estimate"), rows)
-    print(
-        f"{len(plan.cells)} cells x {len(plan.variants)} variants x {plan.repetitions} repetitions = "
-        f"{len(steps(plan))} measurements, {len(todo)} to make: about {clock(seconds)}"
-    )
+    print(_amount(begun, args.results))
     print(
         f"records would go to {Path(args.results) / 'runs'}; nothing was deployed or measured",
         file=sys.stderr,

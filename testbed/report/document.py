@@ -250,7 +250,7 @@ def _trust(material: _Material) -> Section:
 
 def _warnings(header: RunHeader, comparison: Comparison, records: Sequence[Record]) -> tuple[str, ...]:
     plan = header.plan
-    planned = len(plan.variants) * len(plan.cells) * plan.repetitions
+    planned = sum(len(plan.variants_of(cell)) for cell in plan.cells) * plan.repetitions
     found = list(comparison.warnings)
     if len(records) < planned:
         found.insert(

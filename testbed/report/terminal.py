@@ -45,14 +45,16 @@ def show(comparison: Comparison, stream: IO[str], *, width: int | None = None) -
     for cell in dict.fromkeys(row.cell for row in comparison.rows):
         rows = {row.variant: row for row in comparison.rows if row.cell == cell}
         for block in blocks:
-            console.print(_table(cell, [rows[label] for label in (comparison.baseline, *block)]))
-            console.print()
-    for line in _footer(comparison):
+            shown = [rows[label] for label in (comparison.baseline, *block) if label in rows]
+            if len(shown) > 1 or not block:
+                console.print(_table(cell, shown))
+                console.print()
+    for line in footer(comparison):
         console.print(line, soft_wrap=False)
 
 
 def _table(cell: Cell, rows: Sequence[Row]) -> Table:
-    table = Table(title=_cell_title(cell), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=cell_title(cell), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", width=_NAME_WIDTH - 1, no_wrap=True)
     for at, row in enumerate(rows):
         count = f"n={row.n}"
@@ -80,7 +82,8 @@ def _lines(cell: Cell) -> Iterator[tuple[str, str]]:
                 yield name.replace("is.", f"is{number}."), f"  IS{number} {what}"
 
 
-def _cell_title(cell: Cell) -> str:
+def cell_title(cell: Cell) -> str:
+    """What is special about a cell, as the heading of its block."""
     chain = "1 intermediary" if cell.tiers == 1 else f"{cell.tiers} intermediaries"
     parts = [size_name(cell.payload), chain]
     parts.append(f"buffers {cell.buffer_size}")
@@ -116,13 +119,18 @@ def _ratio(name: str, statistic: Statistic | None) -> Text:
     """The ratio to the baseline and its mark, coloured when samples differ."""
     if statistic is None or statistic.ratio is None:
         return Text("-", style="dim")
-    text = f"{_number_of_ratio(statistic.ratio)} {_MARKS.get(statistic.verdict, ' ')}"
+    text = f"{_number_of_ratio(statistic.ratio)} {mark_of(statistic)}"
     if statistic.verdict in ("noise", "absent"):
         return Text(text, style="dim")
     if statistic.n < 2:
         return Text(text)
     better = (statistic.ratio > 1) == (name in _MORE_IS_BETTER)
     return Text(text, style="green" if better else "red")
+
+
+def mark_of(statistic: Statistic) -> str:
+    """The mark behind a ratio: `~` noise, `?` undecided, a space where there is nothing to say."""
+    return _MARKS.get(statistic.verdict, " ")
 
 
 def _number_of_ratio(value: float) -> str:
@@ -138,7 +146,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _footer(comparison: Comparison) -> Iterator[Text]:
+def footer(comparison: Comparison) -> Iterator[Text]:
+    """What stands below every comparison: marks, failures, warnings, where it was measured."""
     if len(comparison.variants) > 1:
         yield Text(
             f"Ratios are to {comparison.baseline}. ~ noise; "

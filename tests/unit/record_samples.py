@@ -109,24 +109,6 @@ def record(
         cpu_share=0.5,
         processes=1,
     )
-    tier = TierUse(
-        role="fe",
-        cores=(1,),
-        seconds=2.1,
-        samples=20,
-        cpu_seconds=0.5,
-        memory_mean_bytes=None,
-        memory_peak_bytes=None,
-        working_mean_bytes=1e6,
-        working_peak_bytes=2e6,
-        rx_bytes=100.0,
-        tx_bytes=200.0,
-        core_use={"1": CoreUse(0.4, 0.1, 0.0)},
-        steal_share=0.0,
-        agent_cpu_seconds=0.01,
-        odb={},
-        reasons={"memory_bytes": "not readable"},
-    )
     proof = Verification((BodyCheck(cell.payload, cell.payload, "00", "00"),), variant.odb, {"fe": {}})
     return Record(
         schema=SCHEMA,
@@ -144,8 +126,29 @@ def record(
         remarks=remarks,
         verification=None if failed else proof,
         load=None if failed else load,
-        tiers=() if failed else (tier,),
+        tiers=() if failed else (tier("fe"),),
         metrics={} if failed else metrics,
+    )
+
+
+def tier(role: str, odb: Mapping[str, int] | None = None) -> TierUse:
+    return TierUse(
+        role=role,
+        cores=(1,),
+        seconds=2.1,
+        samples=20,
+        cpu_seconds=0.5,
+        memory_mean_bytes=None,
+        memory_peak_bytes=None,
+        working_mean_bytes=1e6,
+        working_peak_bytes=2e6,
+        rx_bytes=100.0,
+        tx_bytes=200.0,
+        core_use={"1": CoreUse(0.4, 0.1, 0.0)},
+        steal_share=0.0,
+        agent_cpu_seconds=0.01,
+        odb=odb or {},
+        reasons={"memory_bytes": "not readable"},
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from testbed.ablations import ablated
 from testbed.errors import UsageError
 from testbed.matrix import steps, topology_key
-from testbed.record import Plan
+from testbed.record import Plan, RunHeader, dumps, loads
 from testbed.spec import load_variants
 from testbed.specfile import load_spec, shipped
+from tests.unit import record_samples as samples
 
 pytestmark = pytest.mark.unit
 GOOD = 'variants = ["vanilla", "odb"]\n[matrix]\npayload = ["16k"]\n'
@@ -24,7 +26,7 @@ def plan_of(directory: Path, text: str) -> Plan:
 
 
 def test_the_shipped_specs_are_valid_and_have_the_documented_extent() -> None:
-    assert shipped() == ("seed", "smoke", "wide")
+    assert shipped() == ("bench", "bench-quick", "seed", "smoke", "wide")
     seed = load_spec("seed", load_variants()).plan
     assert [variant.label for variant in seed.variants] == ["vanilla", "odb-dynamic", "odb-anticipated"]
     assert [variant.options for variant in seed.variants] == [
@@ -44,6 +46,49 @@ def test_the_shipped_specs_are_valid_and_have_the_documented_extent() -> None:
         4 << 20,
     )
     assert "open" in {wide.load_of(cell).model for cell in wide.cells}
+
+
+def test_the_bench_has_the_documented_extent_and_every_ablation() -> None:
+    bench = load_spec("bench", load_variants()).plan
+    competitors = ("vanilla", "odb", "odb-classic", "x-accel", "haproxy-splice")
+    for model in ("closed", "open"):
+        cells = {
+            (cell.payload >> 10, cell.buffer_size, cell.sendfile, cell.tiers)
+            for cell in bench.cells
+            if bench.load_of(cell).model == model
+            and set(competitors) <= {one.label for one in bench.variants_of(cell)}
+        }
+        assert cells == set(
+            itertools.product((4, 16, 64, 256, 1024), ("4k", "16k", "64k"), (True, False), (1, 3))
+        )
+    assert all(
+        bench.load_of(cell).traced_seconds for cell in bench.cells if bench.load_of(cell).model == "closed"
+    )
+    labels = {one.label for one in ablated(load_variants()["odb"])}
+    for name in ("bench", "bench-quick"):
+        plan = load_spec(name, load_variants()).plan
+        assert any(labels <= {one.label for one in plan.variants_of(cell)} for cell in plan.cells)
+
+
+def test_a_block_with_variants_of_its_own_is_measured_in_these_alone(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path,
+        'variants = ["vanilla", "x-accel"]\nrepetitions = 1\n[[matrix]]\npayload = ["16k", "64k"]\n'
+        '[[matrix]]\npayload = ["64k", "256k"]\nvariants = ["vanilla", "odb"]\nablations = "odb"\n',
+    )
+    ablations = [one.label for one in ablated(load_variants()["odb"])]
+    found = {cell.payload >> 10: [one.label for one in plan.variants_of(cell)] for cell in plan.cells}
+    assert found == {
+        16: ["vanilla", "x-accel"],
+        64: ["vanilla", "x-accel", "odb", *ablations],
+        256: ["vanilla", "odb", *ablations],
+    }
+    assert len(steps(plan)) == sum(map(len, found.values()))
+    by_label = {one.label: one for one in plan.variants}
+    coalesce = by_label["coalesce=off"]
+    assert (coalesce.name, coalesce.odb, dict(coalesce.options)) == ("odb", True, {"coalesce": "off"})
+    # What a run stores is what it reads again.
+    assert loads(RunHeader, dumps(samples.header(plan)), "here").plan == plan
 
 
 def test_axes_are_combined_and_blocks_are_joined_without_repetition(tmp_path: Path) -> None:
@@ -86,6 +131,11 @@ def test_a_strategy_concerns_only_variants_with_odb(tmp_path: Path) -> None:
         ("variants = [", "not valid TOML"),
         ("[matrix]\npayload = [1]", "variants is None"),
         ('variants = ["vanilla"]', "matrix is None"),
+        (GOOD + 'variants = ["odb"]', "the baseline 'vanilla'"),
+        (GOOD + 'ablations = "odb"', "matrix.variants is None"),
+        (GOOD + 'variants = ["vanilla"]\nablations = "x-accel"', "matrix.ablations is 'x-accel'"),
+        (GOOD + 'variants = ["vanilla", "odb"]\nstrategy = ["static"]', "matrix.strategy is 'static'"),
+        (GOOD + '[load.a]\nmodel = "closed"\ntraced_seconds = 1', "traced_seconds is 1.0"),
         ('variants = ["vanila"]\n[matrix]\npayload = [1]', "variants[0] is 'vanila'"),
         (GOOD + "colour = [1]", "no key 'colour' in [matrix]"),
         ("colour = 1\n" + GOOD, "no key 'colour'"),
