@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from testbed.errors import TestbedError, UsageError
 
-COMMANDS = ("doctor", "deploy", "run", "compare", "report", "status", "destroy")
+COMMANDS = ("doctor", "deploy", "run", "compare", "report", "profile", "status", "destroy")
 EXIT_INTERRUPTED = 130
 
 _EXAMPLES = """\
@@ -26,6 +26,7 @@ examples:
   odb-testbed compare vanilla odb   measure both and print the comparison
   odb-testbed run smoke             measure the matrix of a spec, resumable
   odb-testbed report                make a page and figures of the newest run
+  odb-testbed profile odb           draw where every tier spends its time
   odb-testbed destroy               remove everything again
 
 Results go to standard output, progress to standard error. Exit codes: 0 fine, 1 failure, 2 usage, 3 threshold, 4 environment,

@@ -52,6 +52,8 @@ def examine(store: StateStore) -> list[Finding]:
         _library,
         _userfaultfd,
         _counters,
+        lambda: _helper("perf", "linux-perf", "odb-testbed profile"),
+        lambda: _helper("strace", "strace", "counting system calls"),
         _energy,
     ]
     return [check() for check in checks]
@@ -208,11 +210,23 @@ def _userfaultfd() -> Finding:
 
 def _counters() -> Finding:
     if not _PERF.exists():
-        return Finding("perf", "warn", "this kernel has no performance events", "CPU times do not need them")
+        return Finding(
+            "counters", "warn", "this kernel has no performance events", "CPU times do not need them"
+        )
     hardware = Path("/sys/bus/event_source/devices/cpu").exists()
     if hardware:
-        return Finding("perf", "ok", "hardware counters are there")
-    return Finding("perf", "warn", "no hardware counters (a virtual machine?)", "CPU times do not need them")
+        return Finding("counters", "ok", "hardware counters are there")
+    return Finding(
+        "counters", "warn", "no hardware counters (a virtual machine?)", "CPU times do not need them"
+    )
+
+
+def _helper(name: str, package: str, use: str) -> Finding:
+    """A program without which only one thing does not work."""
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, "warn", f"it is not on PATH, which {use} needs", f"apt-get install {package}")
+    return Finding(name, "ok", path)
 
 
 def _energy() -> Finding:
