@@ -36,7 +36,8 @@ def test_a_cell_has_calls_and_counters_of_every_tier(bench: Bench, tmp_path: Pat
     assert record.calls is not None and record.calls.reason is None
     assert set(record.calls.calls) == {"fe", "is1", "be"}
     for calls in record.calls.calls.values():
-        assert calls["epoll_wait"] > 0
+        # The kernel knows one wait by several names.
+        assert sum(count for name, count in calls.items() if name.startswith("epoll_")) > 0
     found = {name: metric.value for name, metric in record.metrics.items()}
     for tier in ("fe", "is", "be"):
         # A proxied request takes some calls; tracing that missed a server or counted another load would show here.
