@@ -161,6 +161,12 @@ static void forget_set(struct odb_interests *interests, int set) {
         }
 }
 
+bool odb_interest_may_know(struct odb_interests *interests, int fd) {
+    bool is_set = (unsigned)fd < ODB_INTEREST_SETS &&
+                  (atomic_load_explicit(&interests->sets[fd / 64], memory_order_relaxed) & set_bit(fd));
+    return is_set || *fd_bucket(interests, fd);
+}
+
 void odb_interest_close(struct odb_interests *interests, int fd) {
     bool is_set =
         (unsigned)fd < ODB_INTEREST_SETS && (atomic_fetch_and(&interests->sets[fd / 64], ~set_bit(fd)) & set_bit(fd));

@@ -48,6 +48,9 @@ struct odb_interests {
  * unknown: its events then pass unfiltered and nothing is injected. Result and errno of epoll_ctl. */
 int odb_interest_control(struct odb_interests *interests, int set, int operation, int fd, struct epoll_event *event);
 
+/* False: `fd` is neither registered nor a set with registrations. */
+bool odb_interest_may_know(struct odb_interests *interests, int fd);
+
 /* A descriptor is being closed: forgets its registrations and, if it is an epoll set, those in it. */
 void odb_interest_close(struct odb_interests *interests, int fd);
 

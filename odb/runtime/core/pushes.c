@@ -133,7 +133,8 @@ void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const str
     push->sent = 0;
     push->length = span->length;
     odb_count(pushes->stats, ODB_STAT_pushes, 1);
-    if (odb_store_open(pushes->store, span->payload, span->token, span->offset, span->length, &push->serving) != 0)
+    if (odb_store_open_announced(pushes->store, span->payload, span->token, span->offset, span->length,
+                                 &push->serving) != 0)
         push->serving.payload = NULL;
     else
         result = may_write_here(pushes) ? write_body(push) : 0;

@@ -23,8 +23,8 @@
 #define ODB_PUSH_CHANNELS 64u /* of one consumer */
 #define ODB_PUSH_CREDITS ((uint64_t)2 << 20) /* what a consumer grants to each of its channels */
 #define ODB_PUSH_REPORT                                                                                                \
-    (ODB_PUSH_CREDITS /                                                                                                \
-     4) /* bytes after which it grants them anew: a largest push always fits, whatever small ones came before */
+    ODB_PUSH_MAX /* bytes after which it grants them anew: a largest push always fits, whatever small ones came before,\
+                    and is always reported: what has been announced counts as taken only then */
 
 struct odb_push_consumer;
 

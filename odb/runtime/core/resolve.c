@@ -41,12 +41,12 @@ static bool is_settled(int file) {
     return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY;
 }
 
-bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
-                      size_t length, struct odb_span *span) {
+bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
+                      const struct odb_file_version *version, uint64_t offset, size_t length, struct odb_span *span) {
     if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !is_settled(file) || !can_serve(runtime)) return false;
     if (!locate_origin(runtime, stream, fd, span)) return false;
     struct odb_origin_address origin = span->origin;
-    bool done = captured(runtime, odb_store_capture_file(&runtime->store, file, offset, length, span));
+    bool done = captured(runtime, odb_store_capture_version(&runtime->store, file, version, offset, length, span));
     span->origin = origin;
     if (done && runtime->options.strategy == ODB_STRATEGY_DIRECT)
         odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);

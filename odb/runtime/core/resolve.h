@@ -20,8 +20,8 @@ struct odb_piece {
 int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
                 struct odb_piece *pieces, int room);
 
-/* Captures a file range as one span, which may be shorter than `length`. False: the caller sends real bytes. */
-bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
-                      size_t length, struct odb_span *span);
+/* Captures a range of a regular file, whose version was looked at in this call of the application, as one span, which may be shorter than `length`. False: the caller sends real bytes. */
+bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
+                      const struct odb_file_version *version, uint64_t offset, size_t length, struct odb_span *span);
 
 #endif

@@ -138,11 +138,15 @@ static enum odb_served_turn read_more(struct odb_served *served) {
     memmove(served->in, served->in + served->in_begin, served->in_end - served->in_begin);
     served->in_end -= served->in_begin;
     served->in_begin = 0;
-    ssize_t received =
-        odb_real.recv(served->fd, served->in + served->in_end, sizeof served->in - served->in_end, MSG_DONTWAIT);
+    if (served->drained) {
+        return ODB_SERVED_WANT_READ;
+    }
+    size_t room = sizeof served->in - served->in_end;
+    ssize_t received = odb_real.recv(served->fd, served->in + served->in_end, room, MSG_DONTWAIT);
     if (received < 0) {
         return errno == EINTR ? NEXT : would_block() ? ODB_SERVED_WANT_READ : ODB_SERVED_CLOSED;
     }
+    served->drained = (size_t)received < room;
     served->in_end += (size_t)received;
     return received == 0 ? ODB_SERVED_CLOSED : NEXT;
 }
@@ -210,6 +214,7 @@ static enum odb_served_turn step(struct odb_served *served, size_t *budget) {
 enum odb_served_turn odb_served_turn(struct odb_served *served) {
     size_t budget = TURN;
     enum odb_served_turn turn;
+    served->drained = false;
     do {
         turn = step(served, &budget);
     } while (turn == NEXT);

@@ -25,6 +25,7 @@ struct odb_served {
     uint8_t in[ODB_SERVED_BUFFER]; /* in[in_begin, in_end) is not parsed yet */
     size_t in_begin;
     size_t in_end;
+    bool drained; /* the last receive of this turn left nothing: the next event tells of more */
     struct odb_pushes *pushes;
     struct odb_watch *watch;
     struct odb_push push;  /* what makes it a push channel */

@@ -105,8 +105,15 @@ void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     odb_fdtable_clear(&runtime->fds, fd);
 }
 
+/* Nothing of ours hangs on it: it is closed in the same way whoever closes it. */
+static bool is_plain(struct odb_runtime *runtime, int fd) {
+    return fd >= 0 && fd < ODB_FDS && !odb_fds_is_internal(fd) && !odb_fdtable_has(&runtime->fds, fd) &&
+           atomic_load_explicit(&runtime->fds.slots[fd].listener, memory_order_relaxed) == ODB_LISTENER_UNKNOWN &&
+           !odb_interest_may_know(&runtime->interests, fd);
+}
+
 int odb_close(struct odb_runtime *runtime, int fd) {
-    if (odb_runtime_is_foreign(runtime)) return odb_real.close(fd);
+    if (is_plain(runtime, fd) || odb_runtime_is_foreign(runtime)) return odb_real.close(fd);
     if (odb_fds_is_internal(fd)) {
         errno = EBADF;
         return -1;

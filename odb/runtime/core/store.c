@@ -28,15 +28,19 @@ void odb_store_init(struct odb_store *store, const struct odb_options *options, 
     odb_payloads_map(&store->payloads, (uint32_t)options->payload_max);
 }
 
-static bool file_version(int fd, struct odb_file_version *out) {
+void odb_file_version_of(const struct stat *status, struct odb_file_version *out) {
+    out->device = status->st_dev;
+    out->inode = status->st_ino;
+    out->size = (uint64_t)status->st_size;
+    out->modified_ns = (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
+}
+
+bool odb_store_file_version(int fd, struct odb_file_version *out) {
     struct stat status;
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         return false;
     }
-    out->device = status.st_dev;
-    out->inode = status.st_ino;
-    out->size = (uint64_t)status.st_size;
-    out->modified_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+    odb_file_version_of(&status, out);
     return true;
 }
 
@@ -107,7 +111,7 @@ static bool announce_known(struct odb_store *store, const struct odb_file_versio
     if (payload == NULL) {
         return false;
     }
-    announce(store, payload, offset, length, odb_clock_ms(), out);
+    announce(store, payload, offset, length, odb_clock_rough_ms(), out);
     odb_payloads_renew(&store->payloads, payload);
     return true;
 }
@@ -125,10 +129,19 @@ static bool add_file(struct odb_store *store, struct odb_payload *fields, uint64
 
 enum odb_capture odb_store_capture_file(struct odb_store *store, int fd, uint64_t offset, uint64_t length,
                                         struct odb_span *out) {
-    struct odb_payload fields = {.kind = ODB_PAYLOAD_FILE};
+    struct odb_file_version version;
     int access = odb_real.fcntl(fd, F_GETFL);
-    if (access < 0 || (access & O_ACCMODE) == O_WRONLY || (access & O_PATH) != 0 || !file_version(fd, &fields.file) ||
-        length == 0 || offset >= fields.file.size) {
+    if (access < 0 || (access & O_ACCMODE) == O_WRONLY || (access & O_PATH) != 0 ||
+        !odb_store_file_version(fd, &version)) {
+        return ODB_CAPTURE_FAILED;
+    }
+    return odb_store_capture_version(store, fd, &version, offset, length, out);
+}
+
+enum odb_capture odb_store_capture_version(struct odb_store *store, int fd, const struct odb_file_version *version,
+                                           uint64_t offset, uint64_t length, struct odb_span *out) {
+    struct odb_payload fields = {.kind = ODB_PAYLOAD_FILE, .file = *version};
+    if (length == 0 || offset >= fields.file.size) {
         return ODB_CAPTURE_FAILED;
     }
     length = length < fields.file.size - offset ? length : fields.file.size - offset;
@@ -210,8 +223,8 @@ enum odb_capture odb_store_capture_memory(struct odb_store *store, const struct 
     return added ? ODB_CAPTURED : copied ? ODB_CAPTURE_FULL : ODB_CAPTURE_FAILED;
 }
 
-int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset, uint64_t length,
-                   struct odb_serving *out) {
+int odb_store_open_announced(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset,
+                             uint64_t length, struct odb_serving *out) {
     int reason = 0;
     odb_lock_take(&store->lock);
     struct odb_payload *payload = store->payloads.records == NULL ? NULL : odb_payloads_find(&store->payloads, id);
@@ -227,11 +240,17 @@ int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16]
         out->offset = offset + (file ? 0 : (uint64_t)payload->run.first * ODB_MEMORY_PAGE);
     }
     odb_lock_drop(&store->lock);
+    return reason;
+}
+
+int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset, uint64_t length,
+                   struct odb_serving *out) {
+    int reason = odb_store_open_announced(store, id, token, offset, length, out);
     struct odb_file_version now;
     /* A referenced payload's kind and version do not change, so they may be looked at without the lock; fstat may be
      * slow. */
-    if (reason == 0 && payload->kind == ODB_PAYLOAD_FILE &&
-        !(file_version(out->fd, &now) && odb_file_version_equal(&now, &payload->file))) {
+    if (reason == 0 && out->payload->kind == ODB_PAYLOAD_FILE &&
+        !(odb_store_file_version(out->fd, &now) && odb_file_version_equal(&now, &out->payload->file))) {
         odb_store_close_serving(store, out, 0);
         reason = ODB_WIRE_CHANGED;
     }

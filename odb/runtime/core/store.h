@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 struct odb_store {
@@ -37,6 +38,11 @@ struct odb_store {
 /* Both are kept, not copied. `store` is zero. */
 void odb_store_init(struct odb_store *store, const struct odb_options *options, struct odb_stats *stats);
 
+/* What stat says of the file's version. */
+void odb_file_version_of(const struct stat *status, struct odb_file_version *out);
+/* The version of the regular file that `fd` is open on; false when it is none. */
+bool odb_store_file_version(int fd, struct odb_file_version *out);
+
 enum odb_capture { ODB_CAPTURED = 0, ODB_CAPTURE_FULL, ODB_CAPTURE_FAILED };
 
 /* Announces a range of a regular file that can be read through `fd` (which stays the caller's). Like sendfile it stops
@@ -45,6 +51,10 @@ enum odb_capture { ODB_CAPTURED = 0, ODB_CAPTURE_FULL, ODB_CAPTURE_FAILED };
  * origin. */
 enum odb_capture odb_store_capture_file(struct odb_store *store, int fd, uint64_t offset, uint64_t length,
                                         struct odb_span *out);
+
+/* The same for a caller who has just looked: `fd` can be read and `version` is its file's. */
+enum odb_capture odb_store_capture_version(struct odb_store *store, int fd, const struct odb_file_version *version,
+                                           uint64_t offset, uint64_t length, struct odb_span *out);
 
 /* Copies `length` bytes (the sum of iov, or less) and announces them as a payload that begins at offset 0. The memory
  * has to be readable by the kernel. */
@@ -62,6 +72,9 @@ struct odb_serving {
  * CHANGED for a file that is not what it was. `length` is not 0 and offset + length does not overflow. */
 int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset, uint64_t length,
                    struct odb_serving *out);
+/* The same for whoever has announced the range in the very call that now serves it: the file was looked at then. */
+int odb_store_open_announced(struct odb_store *store, uint64_t id, const uint8_t token[16], uint64_t offset,
+                             uint64_t length, struct odb_serving *out);
 void odb_store_close_serving(struct odb_store *store, struct odb_serving *serving, uint64_t bytes_served);
 
 /* The payload was announced on a stream whose field `consumer` is to learn who fetches it. The field must stay memory of that kind for good. */

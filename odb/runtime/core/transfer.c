@@ -141,7 +141,9 @@ static ssize_t sendfile_stream(struct odb_runtime *runtime, struct odb_stream *s
     if (position >= status.st_size) return 0;
     off64_t left = status.st_size - position; /* behind the end of the file there is nothing to send */
     if ((uint64_t)left < size) size = (size_t)left;
-    ssize_t sent = odb_stream_send_file(runtime, stream, out, in, (uint64_t)position, size);
+    struct odb_file_range range = {.file = in, .offset = (uint64_t)position, .length = size};
+    odb_file_version_of(&status, &range.version);
+    ssize_t sent = odb_stream_send_file(runtime, stream, out, &range);
     if (sent <= 0) return as_result(sent);
     if (offset)
         *offset = position + sent;

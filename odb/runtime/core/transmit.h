@@ -13,9 +13,17 @@ bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *strea
 ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                         int count, int flags);
 
-/* sendfile from `file` at `offset`; the caller has checked that it is a regular file and longer than offset + length. */
-ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
-                             size_t length);
+/* A range of a regular file, which reaches at most to its end, and what has just been seen of the file. */
+struct odb_file_range {
+    int file;
+    struct odb_file_version version;
+    uint64_t offset;
+    size_t length;
+};
+
+/* sendfile. */
+ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                             const struct odb_file_range *range);
 
 /* SHUT_WR behind whatever is parked. 0 or a negative errno. */
 int odb_stream_shutdown(struct odb_stream *stream, int fd, int how);

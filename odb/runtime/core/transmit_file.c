@@ -7,7 +7,10 @@
 
 #include <errno.h>
 
-enum { CUTS = ODB_FRAMES - 2 }; /* beside a HELLO and a HINT */
+enum {
+    CUTS = ODB_FRAMES - 2, /* beside a HELLO and a HINT */
+    BYTES = 65536,         /* most real bytes that are read at once */
+};
 
 struct file_turn {
     const struct odb_options *options;
@@ -61,12 +64,12 @@ static ssize_t send_span(struct odb_runtime *runtime, struct odb_stream *stream,
     return turn.error ? turn.error : sent;
 }
 
-static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file,
-                               uint64_t offset, size_t length) {
-    size_t size = length < 65536 ? length : 65536;
+static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                               const struct odb_file_range *range) {
+    size_t size = range->length < BYTES ? range->length : BYTES;
     char *bytes = odb_real.malloc(size);
     if (!bytes) return -ENOMEM;
-    ssize_t got = odb_real.pread(file, bytes, size, (off_t)offset);
+    ssize_t got = odb_real.pread(range->file, bytes, size, (off_t)range->offset);
     if (got < 0) got = -errno;
     struct iovec iov = {bytes, got > 0 ? (size_t)got : 0};
     if (got > 0) got = odb_stream_send(runtime, stream, fd, &iov, 1, 0);
@@ -86,23 +89,27 @@ static ssize_t send_announced(struct odb_runtime *runtime, struct odb_stream *st
 }
 
 /* As much as may be announced, or some real bytes. */
-static ssize_t send_part(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
-                         size_t length) {
+static ssize_t send_part(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                         const struct odb_file_range *range) {
     struct odb_span span;
-    bool small = length < runtime->options.virtual_min;
+    bool small = range->length < runtime->options.virtual_min;
     size_t room = small ? 0 : odb_ahead_room(stream, &runtime->options, &runtime->stats);
     if (small) odb_count(&runtime->stats, ODB_STAT_fallback_too_small, 1);
-    if (room > 0 && odb_resolve_file(runtime, stream, fd, file, offset, length < room ? length : room, &span))
-        return send_announced(runtime, stream, fd, file, &span);
-    return send_file_bytes(runtime, stream, fd, file, offset, length);
+    if (room > 0 && odb_resolve_file(runtime, stream, fd, range->file, &range->version, range->offset,
+                                     range->length < room ? range->length : room, &span))
+        return send_announced(runtime, stream, fd, range->file, &span);
+    return send_file_bytes(runtime, stream, fd, range);
 }
 
-ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int file, uint64_t offset,
-                             size_t length) {
-    if (length > ODB_BODY_MAX) length = ODB_BODY_MAX;
+ssize_t odb_stream_send_file(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                             const struct odb_file_range *range) {
+    struct odb_file_range rest = *range;
+    size_t length = range->length < ODB_BODY_MAX ? range->length : ODB_BODY_MAX;
     for (size_t done = 0;;) {
         if (done == length) return (ssize_t)done;
-        ssize_t sent = send_part(runtime, stream, fd, file, offset + done, length - done);
+        rest.offset = range->offset + done;
+        rest.length = length - done;
+        ssize_t sent = send_part(runtime, stream, fd, &rest);
         if (sent <= 0) return done > 0 ? (ssize_t)done : sent;
         done += (size_t)sent;
     }

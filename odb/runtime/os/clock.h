@@ -11,4 +11,11 @@ static inline uint64_t odb_clock_ms(void) {
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 }
 
+/* The same time as of the kernel's last tick, up to 10 ms ago: for leases. A fifth of the cost. */
+static inline uint64_t odb_clock_rough_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
 #endif
