@@ -53,7 +53,10 @@ def hello_prefix(data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Advice on how this side receives: buffer size, its offset in the page, wanted strategy (0: any, 5: real bytes only)."""
+    """Advice on how this side receives: buffer size, its offset in the page, wanted strategy (0: any).
+
+    Strategy 5 wants real bytes only; with 6 the other fields are the 48 bits of a consumer's number.
+    """
 
     TYPE: ClassVar = FrameType.HINT
     buffer_size: int

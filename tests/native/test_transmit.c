@@ -113,7 +113,7 @@ static void lack_of_memory_to_park_sends_the_rest_at_once(void) {
     world_nonblocking(client);
     sent_length = 0;
     note("not lost", 8);
-    world_faults = (struct world_faults){.send_limited = true, .send_budget = 30, .fail_malloc = 1};
+    world_faults = (struct world_faults){.send_limited = true, .send_budget = 46, .fail_malloc = 1};
     CHECK_EQ(world_send(client, "not lost", 8, 0), 8);
     faults_clear();
     check_received(server);

@@ -34,6 +34,11 @@ void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *g
     odb_wire_hint_encode(begin(frames, ODB_WIRE_HINT, ODB_WIRE_HINT_FRAME)->start, &hint);
 }
 
+void odb_frames_add_consumer(struct odb_frames *frames, uint64_t consumer) {
+    struct odb_wire_hint hint = odb_wire_hint_of_consumer(consumer);
+    odb_wire_hint_encode(begin(frames, ODB_WIRE_HINT, ODB_WIRE_HINT_FRAME)->start, &hint);
+}
+
 void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
                          const void *head, const void *tail) {
     uint64_t now = odb_clock_ms(), lease = span->expires_ms > now ? span->expires_ms - now : 0;

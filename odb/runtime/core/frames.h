@@ -42,6 +42,7 @@ static inline bool odb_frames_full(const struct odb_frames *frames) {
 
 void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port);
 void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy);
+void odb_frames_add_consumer(struct odb_frames *frames, uint64_t consumer);
 
 /* A VIRTUAL frame for the first cut.head + cut.body + cut.tail bytes of a span; head and tail are null where the cut has none. */
 void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,

@@ -74,6 +74,10 @@ static void take_edge(struct odb_inbox *in, const struct odb_wire_event *event) 
 }
 
 static void take_hint(struct odb_stream *stream, const struct odb_wire_hint *hint) {
+    if (hint->strategy == ODB_WIRE_HINT_CONSUMER) {
+        atomic_store_explicit(&stream->named_consumer, odb_wire_hint_consumer(hint), memory_order_relaxed);
+        return;
+    }
     bool sane =
         hint->buffer_size >=
         2 * ODB_PAGE; /* smaller buffers carry no windows: cutting payloads for them would only make more frames */

@@ -3,6 +3,7 @@
 
 #include "core/channel.h"
 #include "core/pushes.h"
+#include "core/requester.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/real.h"
@@ -48,7 +49,9 @@ uint64_t odb_pushed_consumer(struct odb_pushed *pushed) {
     uint64_t none = 0, chosen;
     uint64_t known = atomic_load(&pushed->consumer);
     if (known != 0) return known;
-    if (!random_bytes(&chosen, sizeof chosen) || chosen == 0) return 0;
+    if (!random_bytes(&chosen, sizeof chosen)) return 0;
+    chosen >>= 64 - ODB_CONSUMER_BITS;
+    if (chosen == 0) return 0;
     return atomic_compare_exchange_strong(&pushed->consumer, &none, chosen) ? chosen : none;
 }
 

@@ -78,6 +78,14 @@ static void take_out(struct odb_push *push) {
     if (consumer->last == push) consumer->last = before;
 }
 
+bool odb_pushes_knows(struct odb_pushes *pushes, uint64_t id) {
+    if (id == 0 || !odb_pushes_wanted(pushes)) return false;
+    odb_lock_take(&pushes->lock);
+    bool known = find(pushes, id) != NULL;
+    odb_lock_drop(&pushes->lock);
+    return known;
+}
+
 struct odb_push *odb_pushes_take(struct odb_pushes *pushes, uint64_t id, uint64_t length) {
     if (!odb_pushes_wanted(pushes) || length < ODB_PUSH_MIN || length > ODB_PUSH_MAX) return NULL;
     odb_lock_take(&pushes->lock);

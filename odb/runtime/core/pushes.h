@@ -75,6 +75,9 @@ static inline bool odb_pushes_wanted(const struct odb_pushes *pushes) {
     return atomic_load_explicit(&pushes->consumers, memory_order_acquire) > 0;
 }
 
+/* Has this consumer given channels? */
+bool odb_pushes_knows(struct odb_pushes *pushes, uint64_t consumer);
+
 /* An idle channel of the consumer with credits for `length` bytes; `consumer` 0: of the only one there is. Null: do not push. */
 struct odb_push *odb_pushes_take(struct odb_pushes *pushes, uint64_t consumer, uint64_t length);
 /* Writes the span's bytes (as many as were asked for in take). */

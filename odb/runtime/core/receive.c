@@ -5,6 +5,7 @@
 #include "core/detect.h"
 #include "core/inbox.h"
 #include "core/peers.h"
+#include "core/requester.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -379,6 +380,13 @@ static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int 
     return is;
 }
 
+/* Who is behind an accepted connection. */
+static uint64_t requester_on(const struct odb_stream *stream) {
+    uint64_t named = atomic_load_explicit(&stream->named_consumer, memory_order_relaxed);
+    if (atomic_load(&stream->in.mode) == ODB_IN_CLASSIC) return ODB_REQUESTER_SELF;
+    return named != 0 ? named : ODB_REQUESTER_UNKNOWN;
+}
+
 ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                            int count, int flags) {
     size_t wanted = iov_length(iov, count), done = 0;
@@ -391,6 +399,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         odb_lock_drop(&stream->in.lock);
         if (got > 0) odb_ahead_restart(stream);
+        if (got > 0 && stream->peer_port == 0) odb_requester_is(requester_on(stream));
         if (got > 0) done += (size_t)got;
         bool more = got > 0 && done < least(stream, wanted, flags);
         if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;

@@ -67,8 +67,11 @@ struct odb_stream {
     _Atomic uint64_t own_geometry;         /* packed: how the application here offers memory, seen by receives */
     _Atomic uint64_t peer_geometry;        /* packed: what the peer's last HINT said */
     _Atomic uint64_t consumer; /* who fetched the payloads announced here, as far as the origin knows; 0: not known */
-    uint64_t hinted_geometry;  /* under out.lock: what the peer has been told */
-    uint64_t hinting;          /* under out.lock: what the batch being sent tells it */
+    _Atomic uint64_t named_consumer; /* for whom the peer asks, as it says; 0: it has not said */
+    uint64_t named,
+        naming; /* under out.lock: the consumer that the peer has been told, and that the batch being sent tells it */
+    uint64_t hinted_geometry; /* under out.lock: what the peer has been told */
+    uint64_t hinting;         /* under out.lock: what the batch being sent tells it */
     uint8_t peer[16];
     uint16_t peer_port; /* that this side has connected to; 0: it has accepted */
     uint8_t local[16];

@@ -2,6 +2,7 @@
 #include "core/transfer.h"
 
 #include "core/receive.h"
+#include "core/requester.h"
 #include "core/sockopt.h"
 #include "core/transmit.h"
 #include "core/waiting.h"
@@ -63,6 +64,7 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream || (flags & (MSG_OOB | MSG_ERRQUEUE))) {
         if (stream) odb_fdtable_let_go(&runtime->fds, stream);
+        if (family == ODB_SOCKET_CALL) odb_requester_is(ODB_REQUESTER_SELF);
         return receive_kernel(runtime, fd, message, flags, family);
     }
     ssize_t got = is_empty(message)

@@ -3,6 +3,7 @@
 
 #include "core/interrupted.h"
 #include "core/receive.h"
+#include "core/requester.h"
 #include "core/transmit_private.h"
 #include "os/clock.h"
 #include "os/real.h"
@@ -42,7 +43,10 @@ static int send_rest(int fd, const struct iovec *iov, int count, size_t skip) {
 /* Under the lock. What follows a frame that has begun to leave: it is said once. */
 static void said(struct odb_stream *stream, const struct odb_frame *frame) {
     if (frame->type == ODB_WIRE_HELLO) atomic_store(&stream->out_mode, ODB_OUT_FRAMED);
-    if (frame->type == ODB_WIRE_HINT) stream->hinted_geometry = stream->hinting;
+    if (frame->type == ODB_WIRE_HINT) {
+        stream->hinted_geometry = stream->hinting;
+        stream->named = stream->naming;
+    }
 }
 
 /* Bodies go before their descriptors, so that the consumer need not wait for what it has been told of. A descriptor that then does not leave costs bytes that the
@@ -106,14 +110,9 @@ static bool wants_real(struct odb_runtime *runtime, const struct odb_stream *str
     return odb_unreachable_any(spoilt) && odb_unreachable_has(spoilt, stream->peer, stream->peer_port, odb_clock_ms());
 }
 
-/* Under the lock. What has to be said before the next application byte. */
-static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
-    frames->count = frames->iovs = 0;
-    frames->pushes = runtime->options.strategy == ODB_STRATEGY_DIRECT ? &runtime->origin.pushes : NULL;
-    frames->consumer = atomic_load_explicit(&stream->consumer, memory_order_relaxed);
-    if (atomic_load(&stream->out_mode) == ODB_OUT_HELLO)
-        odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
+static void say_geometry(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
     uint64_t seen = atomic_load_explicit(&stream->own_geometry, memory_order_relaxed);
+    stream->hinting = stream->hinted_geometry;
     if (wants_real(runtime, stream)) seen |= ODB_STREAM_WANTS_REAL;
     bool foresees = odb_strategy_foresees(&runtime->options);
     if (seen == stream->hinted_geometry || !(foresees || ((seen ^ stream->hinted_geometry) & ODB_STREAM_WANTS_REAL)))
@@ -122,6 +121,31 @@ static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream,
     unsigned strategy = seen & ODB_STREAM_WANTS_REAL ? ODB_WIRE_HINT_REAL : runtime->options.strategy + 1u;
     odb_frames_add_hint(frames, &geometry, (uint16_t)strategy);
     stream->hinting = seen;
+}
+
+/* Towards a server: who will need what is asked for. */
+static void say_consumer(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
+    uint64_t consumer = odb_requester();
+    stream->naming = stream->named;
+    if (stream->peer_port == 0 || consumer == ODB_REQUESTER_UNKNOWN) return;
+    if (consumer == ODB_REQUESTER_SELF) consumer = odb_pushed_consumer(&runtime->channels.pushed);
+    if (consumer == 0 || consumer == stream->named) return;
+    odb_frames_add_consumer(frames, consumer);
+    stream->naming = consumer;
+}
+
+/* Under the lock. What has to be said before the next application byte. */
+static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
+    bool pushes = runtime->options.strategy == ODB_STRATEGY_DIRECT;
+    frames->count = frames->iovs = 0;
+    frames->pushes = pushes ? &runtime->origin.pushes : NULL;
+    frames->consumer = atomic_load_explicit(&stream->named_consumer, memory_order_relaxed);
+    if (!pushes || !odb_pushes_knows(frames->pushes, frames->consumer))
+        frames->consumer = atomic_load_explicit(&stream->consumer, memory_order_relaxed);
+    if (atomic_load(&stream->out_mode) == ODB_OUT_HELLO)
+        odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
+    say_geometry(runtime, stream, frames);
+    if (pushes) say_consumer(runtime, stream, frames);
 }
 
 ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags,

@@ -8,7 +8,7 @@
 #include <errno.h>
 
 enum {
-    CUTS = ODB_FRAMES - 2, /* beside a HELLO and a HINT */
+    CUTS = ODB_FRAMES - 3, /* beside a HELLO and two HINTs */
     BYTES = 65536,         /* most real bytes that are read at once */
 };
 
