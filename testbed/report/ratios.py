@@ -4,7 +4,7 @@ Beside the ratios stand the library's counters per response, which a server with
 are those of the comparison: `~` noise, `?` too few repetitions to prove it, `!` a latency that must not be used.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.analysis import COUNTED, UNTESTED, Comparison, Row, Statistic
+from testbed.record import Cell, size_name
 from testbed.report.quantities import number
-from testbed.report.terminal import cell_title, footer, mark_of
+from testbed.report.terminal import footer, mark_of
 
-_WIDTH = 200
-"""The table is this wide at least: its lines are not folded in a narrow terminal."""
+_WIDTH = 1000
+"""Room for the table: it takes what it needs, and its lines are not folded in a narrow terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,20 @@ _MORE_IS_BETTER = frozenset({"throughput_rps"})
 def show(comparison: Comparison, stream: IO[str]) -> None:
     """Write the table, failures and warnings to `stream`; colour only where rich finds a terminal that wants it."""
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
-    console.width = max(console.width, _WIDTH)
-    console.print(_table(comparison))
-    console.print()
-    console.print(
+    console.width = _WIDTH
+    with console.capture() as captured:
+        console.print(_table(comparison))
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=stream)
+    print(
         f"First line of each block: {comparison.baseline}, per request, in the units of the columns; lines below: "
-        "multiples of it. IS bytes to BE pushes: each variant's own count per response."
+        "multiples of it.\nIS bytes to BE pushes: each variant's own count per response.",
+        file=stream,
     )
-    for line in footer(comparison):
-        console.print(line)
+    for line in _absent(comparison):
+        print(line, file=stream)
+    for note in footer(comparison):
+        console.print(note, soft_wrap=True)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -84,11 +90,36 @@ def _table(comparison: Comparison) -> Table:
     for column in COLUMNS:
         table.add_column(column.title, justify="right", no_wrap=True)
     for cell in dict.fromkeys(row.cell for row in comparison.rows):
-        table.add_row(Text(cell_title(cell), style="bold"))
+        table.add_row(Text(title(cell), style="bold"))
         for row in (row for row in comparison.rows if row.cell == cell):
             table.add_row(*_line(row, row.variant == comparison.baseline))
         table.add_row("")
     return table
+
+
+def _absent(comparison: Comparison) -> Iterator[str]:
+    """Why calls were not counted where they should have been: a line per cell and variant."""
+    for row in comparison.rows:
+        reasons = {
+            one.reason
+            for name, one in row.metrics.items()
+            if name in COUNTED and one.median is None and row.n
+        }
+        yield from (f"not measured: {title(row.cell)}, {row.variant}: {reason}" for reason in reasons)
+
+
+def title(cell: Cell) -> str:
+    """The heading of a block: short, since the first column is as wide as the longest."""
+    words = [
+        size_name(cell.payload),
+        f"{cell.tiers} IS",
+        f"buffers {cell.buffer_size}",
+        None if cell.align else "unaligned",
+        "buffering" if cell.buffering else None,
+        None if cell.sendfile else "no sendfile",
+        cell.load,
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def _line(row: Row, is_baseline: bool) -> Iterator[Text]:
@@ -120,8 +151,3 @@ def _style(metric: str, statistic: Statistic) -> str:
     if metric in UNTESTED | COUNTED or statistic.ratio is None or statistic.n < 2:
         return ""
     return "green" if (statistic.ratio > 1) == (metric in _MORE_IS_BETTER) else "red"
-
-
-def titles(columns: Sequence[Column] = COLUMNS) -> tuple[str, ...]:
-    """The headings on one line each, as documents name them."""
-    return tuple(column.title.replace("-\n", "").replace("\n", " ") for column in columns)

@@ -54,7 +54,7 @@ def show(comparison: Comparison, stream: IO[str], *, width: int | None = None) -
 
 
 def _table(cell: Cell, rows: Sequence[Row]) -> Table:
-    table = Table(title=cell_title(cell), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=_cell_title(cell), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", width=_NAME_WIDTH - 1, no_wrap=True)
     for at, row in enumerate(rows):
         count = f"n={row.n}"
@@ -82,8 +82,7 @@ def _lines(cell: Cell) -> Iterator[tuple[str, str]]:
                 yield name.replace("is.", f"is{number}."), f"  IS{number} {what}"
 
 
-def cell_title(cell: Cell) -> str:
-    """What is special about a cell, as the heading of its block."""
+def _cell_title(cell: Cell) -> str:
     chain = "1 intermediary" if cell.tiers == 1 else f"{cell.tiers} intermediaries"
     parts = [size_name(cell.payload), chain]
     parts.append(f"buffers {cell.buffer_size}")

@@ -71,6 +71,29 @@ def test_a_cell_has_only_the_variants_that_are_planned_for_it() -> None:
     assert sum(line.startswith("  vanilla ") for line in found) == 2
 
 
+def test_no_line_is_cut_or_folded_however_large_the_figures_are() -> None:
+    header = samples.header(samples.plan("vanilla", "a-variant-with-a-long-name", payloads=(1 << 20,)))
+    found = lines(samples.measured(header, lambda label, name: 12345.678), header)
+    assert not [line for line in found if "\N{HORIZONTAL ELLIPSIS}" in line]
+    assert len(fields(found, "a-variant-with-a-long-name")) == len(ratios.COLUMNS) + 2
+
+
+def test_why_calls_are_absent_is_said() -> None:
+    header = samples.header(samples.plan("vanilla", "odb", payloads=(16384,)))
+    made = [
+        replace(
+            one,
+            metrics={
+                **one.metrics,
+                "fe.calls": Metric(None, "1", "strace fell ill") if one.variant.odb else Metric(9.0, "1"),
+            },
+        )
+        for one in samples.measured(header, lambda label, name: 1.0)
+    ]
+    said = [line for line in lines(made, header) if line.startswith("not measured")]
+    assert said == ["not measured: 16 KiB, 1 IS, buffers 16k, odb: strace fell ill"]
+
+
 def test_latencies_that_must_not_be_used_are_marked() -> None:
     header = samples.header(samples.plan("vanilla", "odb", payloads=(16384,)))
     made = [replace(one, valid=False) for one in samples.measured(header, lambda label, name: 1.0)]

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from testbed import deploy
+from testbed.campaign import Campaign, Interrupted
 from testbed.cli import main
 from testbed.commands.run import only
 from testbed.errors import UsageError
-from testbed.runs import create_run, save_record
-from testbed.spec import load_variants
+from testbed.runs import create_run, load_run, save_record
+from testbed.spec import Topology, load_variants
 from testbed.specfile import load_spec
+from testbed.state import State, StateStore
 from tests.unit import record_samples as samples
 
 pytestmark = pytest.mark.unit
@@ -149,3 +152,26 @@ def test_a_latency_that_is_not_valid_does_not_pass_a_threshold(
         save_record(run.directory, samples.record(run.header, **values, valid=False), {})  # type: ignore[arg-type]
     assert main(["compare", "--from", str(run.directory), "--fail-if", "latency.p99_us > 100s"]) == 3
     assert "latencies are not valid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("deployed", "interrupted"), [(False, False), (False, True), (True, False)])
+def test_only_a_testbed_that_was_not_there_before_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployed: bool, interrupted: bool
+) -> None:
+    directory, removed = stored(tmp_path / "results"), []
+
+    def complete(self: Campaign, begun: object, *, restore: object) -> object:
+        if interrupted:
+            raise Interrupted
+        return load_run(directory)
+
+    monkeypatch.setattr(Campaign, "complete", complete)
+    monkeypatch.setattr(deploy, "destroy", lambda **_: removed.append(True))
+    state = tmp_path / "state.json"
+    if deployed:
+        store = StateStore(state)
+        with store.lock():
+            store.save(State.fresh("10.77.0.0/24", Topology()))
+    words = ["run", "smoke", "--destroy", "--state", str(state), "--results", str(tmp_path / "results")]
+    assert main(words) == (130 if interrupted else 0)
+    assert removed == ([] if deployed else [True])
