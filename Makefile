@@ -9,6 +9,8 @@ FUZZ_SECONDS ?= 60
 SOAK ?= 10
 MINUTES ?= 10
 BENCH ?= quick
+REPEAT ?= 3
+TEST_JOBS ?= 2
 export PYTHON
 # Ansible insists on UTF-8; compilers and the loader should speak English in logs.
 export LC_ALL := C.UTF-8
@@ -18,10 +20,10 @@ C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c t
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo bench profile test native lint format fuzz soak endure peers docs lock clean
+.PHONY: help setup packages demo bench profile test native lint format fuzz soak endure reference peers docs lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
 
 setup: packages $(STAMPS)/project ## install what is missing, build the library, make .venv (nothing to do: one second)
 
@@ -66,7 +68,7 @@ native: setup ## build library, native tests (plain, and under ASan and UBSan), 
 	@cmake --build --preset asan
 
 test: native ## run every test; what needs root is skipped, and says so, without it
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadgroup --no-loadscope-reorder
 
 lint: setup ## check form and types of Python, C, playbooks and scripts; change nothing
 	$(BIN)/ruff check .
@@ -98,6 +100,15 @@ endure: setup ## run fast, aborting and slow clients against two FEs for MINUTES
 	@cmake --preset dev >/dev/null
 	@cmake --build --preset dev --target odb
 	$(BIN)/python -m tests.endure $(MINUTES)
+
+reference: setup ## measure the original's matrix REPEAT times (default 3, over an hour) into results/reference; goes on with what was interrupted
+	$(BIN)/odb-testbed deploy
+	$(BIN)/odb-testbed run seed --repeat $(REPEAT) --results build/reference $(if $(wildcard build/reference/runs/*/run.json),--resume)
+	rm -rf results/reference/cells results/reference/report-figures
+	cp -r build/reference/runs/*/run.json build/reference/runs/*/cells results/reference/
+	$(BIN)/odb-testbed compare --from results/reference > results/reference/comparison.txt
+	$(BIN)/odb-testbed report results/reference
+	$(BIN)/odb-testbed destroy
 
 peers: setup ## compare CPython's own network tests without and with ODB (5 minutes); exit code 1 if a result differs
 	@cmake --preset dev >/dev/null

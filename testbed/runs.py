@@ -8,6 +8,7 @@ that a process killed at any moment leaves complete records and nothing that loo
 """
 
 import fcntl
+import gzip
 import os
 import secrets
 import shutil
@@ -150,14 +151,15 @@ def place_name(record: Record) -> str:
 
 
 def save_record(run: Path, record: Record, raw: Mapping[str, Path]) -> Path:
-    """Store `record` and copies of its raw files, named by the keys of `raw`; complete when this returns."""
+    """Store `record` and its raw files, compressed, as the keys of `raw` + ".gz"; complete when this returns."""
     name = place_name(record)
     partial = run / "cells" / (_PARTIAL + name)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for file_name, source in raw.items():
         if source.is_file():
-            shutil.copyfile(source, partial / file_name)
+            # Without a time in it, equal samples make equal files.
+            (partial / f"{file_name}.gz").write_bytes(gzip.compress(source.read_bytes(), mtime=0))
     _write_durably(partial / _RECORD, dumps(record))
     _sync_directory(partial)
     final = run / "cells" / name

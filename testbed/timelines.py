@@ -25,7 +25,7 @@ def timelines(runs: Sequence[Run]) -> Iterator[CoreTimeline]:
                 continue
             for tier in record.tiers:
                 key = (record.cell, record.variant.label, tier.role)
-                path = run.directory / "cells" / place_name(record) / f"agent-{tier.role}.jsonl"
+                path = run.directory / "cells" / place_name(record) / f"agent-{tier.role}.jsonl.gz"
                 if key in done or not path.is_file():
                     continue
                 found = list(_of_host(record, tier.role, tier.cores, path))

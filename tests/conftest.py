@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,14 +15,31 @@ from tests.namespaces import Network
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = {"unit", "native", "preload", "e2e", "testbed"}
+LONGEST_FIRST = ("testbed", "e2e", "preload", "native", "property")
 
 
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
+def _turn(item: pytest.Item) -> int:
+    folder = _folder(item)
+    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test carries the marker of its directory unless it names one itself."""
+    """A test carries the marker of its directory unless it names one itself.
+
+    The tests of a file stay together when several processes run tests, and so do all that use the one deployment
+    of the testbed: they begin first, because they take longest.
+    """
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        folder = _folder(item)
         if folder in TIERS and not any(mark.name in TIERS for mark in item.iter_markers()):
             item.add_marker(folder)
+        item.add_marker(pytest.mark.xdist_group("testbed" if folder == "testbed" else item.path.stem))
+    items.sort(key=_turn)
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +56,18 @@ def build(preset: str, *targets: str) -> Path:
     commands = [["cmake", "--preset", preset], ["cmake", "--build", "--preset", preset]]
     if targets:
         commands[1] += ["--target", *targets]
-    for command in commands:
-        done = subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
-        )
-        if done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-4000:]}", pytrace=False)
-    return ROOT / "build" / preset
+    directory = ROOT / "build" / preset
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in commands:
+            done = subprocess.run(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+            )
+            if done.returncode != 0:
+                words = (done.stdout + done.stderr)[-4000:]
+                pytest.fail(f"{' '.join(command)} failed:\n{words}", pytrace=False)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import gzip
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +99,14 @@ class TierMetrics:
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
-    """The samples in an agent's output, in order of time. An unfinished last line is left out."""
+    """The samples in an agent's output, in order of time. An unfinished last line is left out.
+
+    A name that ends with ".gz" is compressed, as records keep it.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CollectError(f"cannot read the samples {path}", "collect again") from error
     return parse_samples(text, str(path))
 

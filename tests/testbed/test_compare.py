@@ -81,7 +81,7 @@ def test_records_hold_the_raw_results(bench: Bench, compared: dict[str, Any]) ->
     place = run.directory / "cells" / "001-65536b-aligned-t1-16k-vanilla"
     assert {file.name for file in place.iterdir()} == {
         "record.json",
-        *(f"agent-{role}.jsonl" for role in ("client", "fe", "is1", "be")),
+        *(f"agent-{role}.jsonl.gz" for role in ("client", "fe", "is1", "be")),
     }
 
 

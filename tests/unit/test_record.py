@@ -2,6 +2,7 @@
 remedy.
 """
 
+import gzip
 import json
 import os
 import subprocess
@@ -49,8 +50,8 @@ def test_a_run_on_disk_gives_back_its_records_and_raw_files(tmp_path: Path) -> N
     loaded = load_run(run.directory)
     assert loaded.records == (record,)
     assert loaded.header == run.header
-    assert (place / "load.json").read_text() == '{"schema": 1}'
-    assert not (place / "absent.log").exists()
+    assert gzip.decompress((place / "load.json.gz").read_bytes()) == b'{"schema": 1}'
+    assert {file.name for file in place.iterdir()} == {"record.json", "load.json.gz"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The report command on stored records: what it writes and where, and bad input."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ def add_agent_samples(run: Path, write: Callable[[float], dict[str, float]]) -> 
         }
         lines.append(json.dumps(sample))
     for cell in (run / "cells").iterdir():
-        (cell / "agent-fe.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (cell / "agent-fe.jsonl.gz").write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
 
 
 def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
@@ -128,12 +129,17 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_made(
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"no JSON\n"), b"not compressed", gzip.compress(b"cut off")[:-9]],
+    ids=["no-json", "not-compressed", "cut-off"],
+)
 def test_corrupt_samples_cost_the_time_series_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     run = store(tmp_path)
     for cell in (run / "cells").iterdir():
-        (cell / "agent-fe.jsonl").write_text("no JSON\n", encoding="utf-8")
+        (cell / "agent-fe.jsonl.gz").write_bytes(content)
     assert main(["report", str(run), "--json"]) == 0
     said = capsys.readouterr()
     assert "left out of the time series" in said.err
