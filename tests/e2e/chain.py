@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odb import stats
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIERS = ("fe", "is", "be")
@@ -99,14 +100,6 @@ class Settings:
             f"sendfile-{'on' if self.sendfile else 'off'}",
         ]
         return " ".join([tiers, *switches])
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def children(pid: int) -> list[int]:

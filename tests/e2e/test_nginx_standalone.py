@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from odb import stats
-from tests.e2e.chain import TIERS, Settings, Tier, free_port
+from tests.e2e.chain import TIERS, Settings, Tier
 from tests.e2e.client import get
 from tests.e2e.conftest import MakeChain
+from tests.ports import free_port
 
 PATHS = ("/0.bin", "/4096.bin", "/65536.bin", "/100000.bin", "/1048576.bin")
 TROUBLE = ("protocol_errors", "resets", "fetch_failures")

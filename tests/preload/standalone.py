@@ -15,15 +15,11 @@ from pathlib import Path
 
 from odb import stats
 from odb.protocol import Answer, FrameType, Header, Query
+from tests.ports import free_port
 from tests.preload.harness import Preload
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Program:

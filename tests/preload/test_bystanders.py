@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from odb import stats
+from tests.ports import free_port
 from tests.preload.harness import EVERYWHERE, TROUBLE, Preload
 
 SIZES = [1, 5000, 65536, 700_001, 3_000_000]
@@ -173,11 +173,6 @@ def test_curl_fetches_from_the_http_server_of_python(preload: Preload, client_sp
         server.terminate()
     assert (counters["spans_sent"] > 0) == client_speaks_odb
     assert not any(counters[name] for name in TROUBLE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def test_redis_keeps_large_values(preload: Preload) -> None:

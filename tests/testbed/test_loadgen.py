@@ -25,17 +25,12 @@ from typing import Any
 import pytest
 
 from testbed.load import LoadError, LoadPlan, read_result, run_load
+from tests.ports import free_port
 
 LOCUSTFILE = Path(__file__).resolve().parents[2] / "loadgen" / "odb.py"
 LOCUST = [sys.executable, "-m", "locust"]
 SIZES = (4096, 65536)
 SECONDS = 40
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
