@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from odb import stats
-from tests.e2e.chain import PROGRAMS, ROOT, START_SECONDS, STOP_SECONDS, free_port, odb_run
+from tests.e2e.chain import PROGRAMS, ROOT, START_SECONDS, STOP_SECONDS, odb_run
 from tests.ports import free_port
 
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
