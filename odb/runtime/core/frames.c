@@ -39,8 +39,8 @@ void odb_frames_add_consumer(struct odb_frames *frames, uint64_t consumer) {
     odb_wire_hint_encode(begin(frames, ODB_WIRE_HINT, ODB_WIRE_HINT_FRAME)->start, &hint);
 }
 
-void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
-                         const void *head, const void *tail) {
+void odb_frames_encode_span(uint8_t start[ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE], const struct odb_span *span,
+                            const struct odb_cut *cut) {
     uint64_t now = odb_clock_ms(), lease = span->expires_ms > now ? span->expires_ms - now : 0;
     struct odb_wire_descriptor descriptor = {.payload = span->payload,
                                              .offset = span->offset,
@@ -54,10 +54,15 @@ void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span,
                                              .push_position = span->push_position};
     memcpy(descriptor.address, span->origin.address, sizeof descriptor.address);
     memcpy(descriptor.token, span->token, sizeof descriptor.token);
+    odb_wire_header_encode(start, ODB_WIRE_VIRTUAL, (uint32_t)(ODB_WIRE_DESCRIPTOR_SIZE + cut->head + cut->tail));
+    odb_wire_descriptor_encode(start + ODB_WIRE_HEADER_SIZE, &descriptor);
+}
+
+void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
+                         const void *head, const void *tail) {
     struct odb_frame *frame = begin(frames, ODB_WIRE_VIRTUAL, ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE);
-    odb_wire_header_encode(frame->start, ODB_WIRE_VIRTUAL,
-                           (uint32_t)(ODB_WIRE_DESCRIPTOR_SIZE + cut->head + cut->tail));
-    odb_wire_descriptor_encode(frame->start + ODB_WIRE_HEADER_SIZE, &descriptor);
+    odb_frames_encode_span(frame->start, span, cut);
+    frame->body = odb_span_part(span, cut->head, cut->body);
     frame->accepted = cut->body;
     append(frames, frame, head, cut->head);
     append(frames, frame, tail, cut->tail);
@@ -71,7 +76,6 @@ struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_
 
 void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
                         const void *head, const void *tail) {
-    struct odb_span body = odb_span_part(span, cut->head, cut->body);
     struct odb_push *push = frames->pushes ? odb_pushes_take(frames->pushes, frames->consumer, cut->body) : NULL;
     struct odb_span announced = *span;
     if (push) {
@@ -80,7 +84,6 @@ void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, 
     }
     odb_frames_add_span(frames, &announced, cut, head, tail);
     frames->frame[frames->count - 1].push = push;
-    frames->frame[frames->count - 1].body = body;
 }
 
 /* Neighbouring byte pieces share a frame. Returns the number of pieces used; *cut says that the last one was taken in part. */

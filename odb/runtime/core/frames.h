@@ -24,7 +24,7 @@ struct odb_frame {
     int first_iov;
     uint8_t type;          /* enum odb_wire_type */
     struct odb_push *push; /* taken for the body; null: not pushed */
-    struct odb_span body;  /* what is pushed */
+    struct odb_span body;  /* of a descriptor; what is pushed */
 };
 
 struct odb_frames {
@@ -39,6 +39,10 @@ struct odb_frames {
 static inline bool odb_frames_full(const struct odb_frames *frames) {
     return frames->count == ODB_FRAMES;
 }
+
+/* Header and descriptor for the first cut.head + cut.body + cut.tail bytes of a span. */
+void odb_frames_encode_span(uint8_t start[ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE], const struct odb_span *span,
+                            const struct odb_cut *cut);
 
 void odb_frames_add_hello(struct odb_frames *frames, uint16_t channel_port);
 void odb_frames_add_hint(struct odb_frames *frames, const struct odb_geometry *geometry, uint16_t strategy);

@@ -250,6 +250,13 @@ bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t da
     return found == 1;
 }
 
+bool odb_interest_has(struct odb_interests *interests, int set, int fd) {
+    odb_lock_take(&interests->lock);
+    bool has = find(interests, set, fd) != NULL;
+    odb_lock_drop(&interests->lock);
+    return has;
+}
+
 bool odb_interest_claim(struct odb_interests *interests, struct odb_interest *interest, bool injected) {
     odb_lock_take(&interests->lock);
     struct odb_interest *at = find(interests, interest->set, interest->fd);

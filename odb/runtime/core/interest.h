@@ -73,6 +73,9 @@ bool odb_interest_any_owed(struct odb_interests *interests, int set, bool (*read
 /* The registration that an event of `set` with `data` belongs to; false when it is unknown or there are several. */
 bool odb_interest_find(struct odb_interests *interests, int set, epoll_data_t data, struct odb_interest *out);
 
+/* Is `fd` registered in `set`? */
+bool odb_interest_has(struct odb_interests *interests, int set, int fd);
+
 /* Around a wait in the kernel, of a process with several threads: what another thread makes owed to `set` meanwhile ends the wait with an event that is
  * odb_interest_is_waker(). Begin before looking for what is owed. */
 void odb_interest_sleep(struct odb_interests *interests, int set);

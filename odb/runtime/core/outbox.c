@@ -3,14 +3,41 @@
 
 #include "os/fds.h"
 #include "os/real.h"
+#include "wire/header.h"
 
 #include <errno.h>
 #include <string.h>
 
-static void forget(struct odb_outbox *outbox) {
+enum { ROOM_FIRST = 1024 };
+
+void odb_outbox_forget(struct odb_outbox *outbox) {
     odb_real.free(outbox->parked);
     outbox->parked = NULL;
-    outbox->begin = outbox->end = 0;
+    outbox->begin = outbox->end = outbox->room = 0;
+    outbox->stalled = false;
+    outbox->held.last = ODB_WIRE_HELLO;
+}
+
+bool odb_outbox_prepare(struct odb_outbox *outbox, size_t more) {
+    size_t needed = outbox->end + more, room = outbox->room ? outbox->room : ROOM_FIRST;
+    if (needed <= outbox->room) return true;
+    while (room < needed) room *= 2;
+    uint8_t *memory = odb_real.realloc(outbox->parked, room);
+    if (!memory) return false;
+    outbox->parked = memory;
+    outbox->room = room;
+    return true;
+}
+
+static bool start_watching(struct odb_outbox *outbox, int fd);
+
+/* The socket is full. True: the helper thread goes on; false: nobody else does, and there is room again. */
+static bool stall(struct odb_outbox *outbox, int fd) {
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    outbox->stalled = true;
+    if (start_watching(outbox, fd)) return true;
+    odb_real.poll(&room, 1, -1);
+    return false;
 }
 
 int odb_outbox_flush(struct odb_outbox *outbox, int fd) {
@@ -18,15 +45,18 @@ int odb_outbox_flush(struct odb_outbox *outbox, int fd) {
         ssize_t sent =
             odb_real.send(fd, outbox->parked + outbox->begin, outbox->end - outbox->begin, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0 && errno == EAGAIN) return -EAGAIN;
+        if (sent < 0 && errno == EAGAIN) {
+            if (stall(outbox, fd)) return -EAGAIN;
+            continue;
+        }
         if (sent < 0) {
             int error = errno;
-            forget(outbox);
+            odb_outbox_forget(outbox);
             return -error;
         }
         outbox->begin += (size_t)sent;
     }
-    forget(outbox);
+    odb_outbox_forget(outbox);
     return 0;
 }
 
@@ -84,8 +114,9 @@ bool odb_outbox_park(struct odb_outbox *outbox, int fd, const struct iovec *iov,
     outbox->parked = parked;
     outbox->begin = 0;
     outbox->end = total - sent;
+    outbox->stalled = true;
     if (!start_watching(outbox, fd)) {
-        forget(outbox);
+        odb_outbox_forget(outbox);
         return false;
     }
     odb_count(outbox->shared->stats, ODB_STAT_parked_bytes, total - sent);

@@ -407,6 +407,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
             if (!blocks(fd, flags)) return (ssize_t)done;
             if (at_hand(runtime, stream, fd)) continue;
         }
+        odb_hold_release(runtime);
         int error = wait_for_bytes(stream, fd);
         if (error) return done > 0 ? (ssize_t)done : error;
     }

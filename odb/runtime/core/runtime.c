@@ -55,6 +55,7 @@ static bool everything_is_fetched(struct odb_runtime *runtime) {
 /* Payloads that nobody has asked for within a quarter of the time are taken for abandoned (their client has gone). */
 void odb_runtime_drain(struct odb_runtime *runtime) {
     if (odb_runtime_is_foreign(runtime)) return;
+    odb_hold_release(runtime);
     uint64_t limit = runtime->options.drain_ms, now = odb_clock_ms(), end = now + limit, moved = now;
     uint64_t bytes = served(runtime);
     while (atomic_load(&runtime->driver.running) && now < end) {
@@ -68,7 +69,10 @@ void odb_runtime_drain(struct odb_runtime *runtime) {
 }
 
 void odb_runtime_end(struct odb_runtime *runtime) {
-    if (!odb_runtime_is_foreign(runtime)) odb_activation_end(runtime);
+    if (!odb_runtime_is_foreign(runtime)) {
+        odb_hold_close(runtime);
+        odb_activation_end(runtime);
+    }
     odb_runtime_drain(runtime);
     if (!odb_runtime_is_foreign(runtime)) odb_stats_close(&runtime->stats);
 }
@@ -80,15 +84,18 @@ bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {
 /* Windows first: that waits for fetches, which this very process may be serving and needs the other locks for. Per-stream locks are not taken: a thread that forks
  * while another sends on the same connection has no use for that connection in the child. */
 void odb_runtime_before_fork(struct odb_runtime *runtime) {
+    odb_hold_release(runtime);
     odb_windows_before_fork(&runtime->windows);
     odb_lock_take(&runtime->store.lock);
     odb_lock_take(&runtime->interests.lock);
     odb_lock_take(&runtime->fds.lock);
+    odb_hold_before_fork(runtime);
     if (runtime->arena) odb_arena_before_fork(runtime->arena);
 }
 
 void odb_runtime_after_fork_parent(struct odb_runtime *runtime) {
     if (runtime->arena) odb_arena_after_fork_parent(runtime->arena);
+    odb_hold_after_fork_parent(runtime);
     odb_lock_drop(&runtime->fds.lock);
     odb_lock_drop(&runtime->interests.lock);
     odb_lock_drop(&runtime->store.lock);
@@ -106,6 +113,7 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     atomic_store(&runtime->windows.threads, false);
     odb_stats_after_fork_child(&runtime->stats);
     odb_count(&runtime->stats, ODB_STAT_windows_live, runtime->windows.live);
+    odb_hold_after_fork_child(runtime);
     odb_driver_after_fork_child(&runtime->driver);
     odb_origin_after_fork_child(&runtime->origin);
     odb_channels_after_fork_child(&runtime->channels);

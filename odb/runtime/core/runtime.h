@@ -9,6 +9,7 @@
 #include "core/detect.h"
 #include "core/driver.h"
 #include "core/fdtable.h"
+#include "core/hold.h"
 #include "core/interest.h"
 #include "core/listeners.h"
 #include "core/options.h"
@@ -25,6 +26,7 @@ struct odb_runtime {
     struct odb_stats stats;
     struct odb_driver driver;
     struct odb_fdtable fds;
+    struct odb_holds holds;
     struct odb_interests interests;
     struct odb_windows windows;
     struct odb_channels channels;

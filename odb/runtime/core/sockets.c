@@ -100,6 +100,7 @@ int odb_shutdown(struct odb_runtime *runtime, int fd, int how) {
 
 void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd < 0) return;
+    if (odb_fdtable_has(&runtime->fds, fd)) odb_hold_release_one(runtime, fd);
     odb_activation_forget(runtime, fd);
     odb_interest_close(&runtime->interests, fd);
     odb_fdtable_clear(&runtime->fds, fd);

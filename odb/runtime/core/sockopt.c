@@ -43,15 +43,45 @@ static int refuse(int error) {
     return -1;
 }
 
+/* What decides how segments are cut and whether they wait; the runtime decides that where it holds sends. */
+static bool is_pace(int level, int option) {
+    return level == IPPROTO_TCP && (option == TCP_NODELAY || option == TCP_CORK);
+}
+
+static _Atomic int *pace_of(struct odb_stream *stream, int option) {
+    return option == TCP_CORK ? &stream->tcp.corked : &stream->tcp.no_delay;
+}
+
+/* True: from now on the kernel's options are ours. */
+static bool take_pace(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    if (atomic_load(&stream->tcp.ours)) return true;
+    if (!odb_hold_may(runtime, stream, fd)) return false;
+    atomic_store(&stream->tcp.no_delay, get_int(fd, IPPROTO_TCP, TCP_NODELAY));
+    atomic_store(&stream->tcp.corked, get_int(fd, IPPROTO_TCP, TCP_CORK));
+    if (set_int(fd, IPPROTO_TCP, TCP_CORK, 0) != 0 || set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1) != 0) return false;
+    atomic_store(&stream->tcp.ours, true);
+    return true;
+}
+
+static bool set_pace(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int option, const void *value,
+                     socklen_t length) {
+    int wanted;
+    if (!value || length < sizeof wanted || !take_pace(runtime, stream, fd)) return false;
+    memcpy(&wanted, value, sizeof wanted);
+    atomic_store(pace_of(stream, option), wanted != 0);
+    return true;
+}
+
 static bool is_send_buffer(int level, int option) {
     return level == SOL_SOCKET && (option == SO_SNDBUF || option == SO_SNDBUFFORCE);
 }
 
-static int set_on_stream(struct odb_stream *stream, int fd, int level, int option, const void *value,
-                         socklen_t length) {
+static int set_on_stream(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int level, int option,
+                         const void *value, socklen_t length) {
     if (level == SOL_SOCKET && option == SO_RCVLOWAT) return set_low_water(stream, fd, value, length);
     int error = refusal(level, option);
     if (error) return refuse(error);
+    if (is_pace(level, option) && set_pace(runtime, stream, fd, option, value, length)) return 0;
     int result = odb_real.setsockopt(fd, level, option, value, length);
     if (result == 0 && is_send_buffer(level, option)) odb_ahead_bound_by(stream, get_int(fd, SOL_SOCKET, SO_SNDBUF));
     return result;
@@ -65,7 +95,7 @@ int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, c
         if (is_send_buffer(level, option)) atomic_store(&runtime->sockopts.send_buffer, true);
         return odb_real.setsockopt(fd, level, option, value, length);
     }
-    int result = set_on_stream(stream, fd, level, option, value, length);
+    int result = set_on_stream(runtime, stream, fd, level, option, value, length);
     odb_fdtable_let_go(&runtime->fds, stream);
     return result;
 }
@@ -87,11 +117,16 @@ static int get_on_stream(struct odb_stream *stream, int fd, int level, int optio
     int error = level == IPPROTO_TCP ? refusal(level, option) : 0, found = 0;
     if (error) return refuse(error);
     if (odb_real.getsockopt(fd, level, option, value, length) != 0) return -1;
-    if (level != SOL_SOCKET || (option != SO_ERROR && option != SO_RCVLOWAT)) return 0;
+    bool pace = is_pace(level, option) && atomic_load(&stream->tcp.ours);
+    if (!pace && (level != SOL_SOCKET || (option != SO_ERROR && option != SO_RCVLOWAT))) return 0;
     size_t room = *length < sizeof found ? *length : sizeof found;
     memcpy(&found, value, room);
-    if (option == SO_RCVLOWAT && atomic_load(&stream->low_water)) found = atomic_load(&stream->low_water);
-    if (option == SO_ERROR && found == 0) found = take_error(stream);
+    if (pace)
+        found = atomic_load(pace_of(stream, option));
+    else if (option == SO_RCVLOWAT && atomic_load(&stream->low_water))
+        found = atomic_load(&stream->low_water);
+    else if (option == SO_ERROR && found == 0)
+        found = take_error(stream);
     memcpy(value, &found, room);
     return 0;
 }

@@ -4,6 +4,7 @@
  *                           a span or farther than ODB_STREAM_BUFFER bytes: from there on a stream counts as readable.
  *   SO_SNDBUF               where it is small, also bounds what may be announced (core/ahead.h)
  *   SO_ERROR                also tells errors of bytes that were parked, and those that reading ahead has met
+ *   TCP_NODELAY, TCP_CORK   remembered, without a system call, where sends are held (core/hold.h): one send per turn is what both are for
  *   SO_ZEROCOPY, SO_PEEK_OFF, SO_OOBINLINE, TCP_ULP, TCP_ZEROCOPY_RECEIVE, TCP_INQ
  *                           refused, with what a kernel says that does not have them. A socket that gets SO_ZEROCOPY before it connects stays classic.
  *

@@ -52,7 +52,11 @@ struct odb_stream {
     struct odb_inbox in;
     struct odb_outbox out;
     _Atomic enum odb_out_mode out_mode;
-    _Atomic int low_water; /* the application's SO_RCVLOWAT where it is above 1, else 0 */
+    struct {
+        _Atomic bool ours;            /* the kernel's TCP_NODELAY and TCP_CORK are what holding wants */
+        _Atomic int no_delay, corked; /* what the application believes of them then */
+    } tcp;                            /* core/sockopt.c */
+    _Atomic int low_water;            /* the application's SO_RCVLOWAT where it is above 1, else 0 */
     struct {
         uint64_t until_ms; /* under in.lock: when a HELLO that has begun must have come; 0: none has */
         bool marked;       /* under in.lock: the kernel's SO_RCVLOWAT is ours */

@@ -107,6 +107,7 @@ static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *strea
     size_t total = 0;
     for (int i = 0; i < count; i++) total += parts[i].iov_len;
     if (before < 0 || (size_t)before < total) return before;
+    odb_hold_release_one(runtime, fd);
     ssize_t sent = send_kernel(runtime, fd, &rest, flags, ODB_SOCKET_CALL);
     return sent > 0 ? before + sent : before > 0 ? before : sent;
 }

@@ -84,24 +84,53 @@ static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, i
     return accepted > 0 ? (ssize_t)accepted : -EAGAIN;
 }
 
-/* Under the lock. */
-static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
-                           int flags) {
-    struct msghdr message = {.msg_iov = frames->iov, .msg_iovlen = (size_t)frames->iovs};
+/* Under the lock. One system call for what is held and the batch behind it; how far it got with both, or a negative errno. */
+static ssize_t send_both(const struct odb_outbox *out, int fd, const struct odb_frames *frames, int flags) {
+    struct iovec iov[1 + ODB_FRAME_IOVS];
+    int first = odb_outbox_is_empty(out) ? 1 : 0;
     ssize_t sent;
-    push(runtime, frames);
+    if (first == 0) iov[0] = (struct iovec){out->parked + out->begin, out->end - out->begin};
+    memcpy(iov + 1, frames->iov, sizeof *iov * (size_t)frames->iovs);
+    struct msghdr message = {.msg_iov = iov + first, .msg_iovlen = (size_t)(1 + frames->iovs - first)};
     do sent = odb_real.sendmsg(fd, &message, (flags & (MSG_NOSIGNAL | MSG_MORE)) | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0) return -errno;
-    return account(runtime, stream, fd, frames, (size_t)sent);
+    return sent < 0 ? -errno : sent;
 }
 
-/* Under the lock. 0 when something may be sent now, else a negative errno. */
+/* Under the lock. How much of the batch has left, or a negative errno. */
+static ssize_t send_batch(struct odb_outbox *out, int fd, const struct odb_frames *frames, int flags) {
+    for (;;) {
+        size_t held = out->end - out->begin;
+        ssize_t sent = send_both(out, fd, frames, flags);
+        if (held == 0 || sent > (ssize_t)held) {
+            if (held > 0) odb_outbox_forget(out);
+            return sent - (ssize_t)held;
+        }
+        if (sent < 0 && sent != -EAGAIN) {
+            odb_outbox_forget(out);
+            return sent;
+        }
+        out->begin += sent > 0 ? (size_t)sent : 0;
+        int error = odb_outbox_flush(out, fd);
+        if (error) return error;
+    }
+}
+
+/* Under the lock. */
+static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
+                           int flags, bool hold) {
+    push(runtime, frames);
+    if (hold && odb_hold_frames(runtime, stream, fd, frames)) return account(runtime, stream, fd, frames, SIZE_MAX);
+    ssize_t sent = send_batch(&stream->out, fd, frames, flags);
+    return sent < 0 ? sent : account(runtime, stream, fd, frames, (size_t)sent);
+}
+
+/* Under the lock. 0 when something may be sent now, else a negative errno. EPIPE the kernel says again, with its signal. */
 static int make_way(struct odb_stream *stream, int fd) {
     int error = stream->out.error;
     stream->out.error = 0;
-    if (error) return -error;
-    return odb_outbox_flush(&stream->out, fd);
+    if (error && error != EPIPE) return -error;
+    return stream->out.stalled ? odb_outbox_flush(&stream->out, fd) : 0;
 }
 
 /* Spans that this peer sends are of no use here. */
@@ -153,11 +182,13 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
     struct odb_frames frames;
     struct odb_geometry receiver =
         odb_stream_unpack_geometry(atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed));
+    bool hold = odb_hold_may(runtime, stream, fd);
     odb_lock_take(&stream->out.lock);
+    hold = hold && stream->out.error == 0;
     ssize_t result = make_way(stream, fd);
     if (result == 0) {
         begin_frames(runtime, stream, &frames);
-        result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags) : -EAGAIN;
+        result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags, hold) : -EAGAIN;
         give_back_pushes(runtime, &frames);
     }
     odb_lock_drop(&stream->out.lock);
@@ -254,6 +285,7 @@ int odb_stream_shutdown(struct odb_stream *stream, int fd, int how) {
     bool later = false;
     if (how != SHUT_RD) {
         odb_lock_take(&stream->out.lock);
+        stream->out.finished = true;
         later = !odb_outbox_is_empty(&stream->out) && odb_outbox_flush(&stream->out, fd) == -EAGAIN;
         if (later) stream->out.shutdown = true;
         odb_lock_drop(&stream->out.lock);

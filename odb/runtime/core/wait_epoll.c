@@ -173,6 +173,8 @@ int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *eve
                    const struct timespec *timeout, const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
     const struct timespec *left = timeout;
+    odb_hold_release(runtime);
+    odb_hold_turn(set);
     struct timespec rest;
     bool shared = atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed);
     if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);

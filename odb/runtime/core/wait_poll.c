@@ -39,6 +39,7 @@ static int correct(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count
 int odb_poll(struct odb_runtime *runtime, struct pollfd *fds, nfds_t count, const struct timespec *timeout,
              const sigset_t *mask) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
+    odb_hold_release(runtime);
     for (;;) {
         bool owed = any_owed(runtime, fds, count);
         struct timespec left = {0, 0};
@@ -71,6 +72,7 @@ static int correct_in(struct odb_runtime *runtime, int count, const fd_set *want
 int odb_select(struct odb_runtime *runtime, int count, fd_set *in, fd_set *out, fd_set *except,
                const struct timespec *timeout, const sigset_t *mask, struct timespec *time_left) {
     struct odb_deadline deadline = odb_deadline_in(timeout);
+    odb_hold_release(runtime);
     fd_set asked[3];
     FD_ZERO(&asked[0]);
     if (in) asked[0] = *in;

@@ -1,0 +1,237 @@
+/* hold.c: what is held, and when it leaves. */
+#include "core/hold.h"
+
+#include "core/frames.h"
+#include "core/runtime.h"
+#include "os/fds.h"
+#include "os/real.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/timerfd.h>
+
+enum { TICK_MS = 4, DIRECT_SENDS = 64 }; /* after a rescue so many sends of the stream are not held */
+
+static _Thread_local int turning = -1; /* the epoll set that this thread last waited on */
+
+void odb_hold_turn(int set) {
+    turning = set;
+}
+
+static struct odb_stream *stream_of(struct odb_outbox *outbox) {
+    return (struct odb_stream *)(void *)((char *)outbox - offsetof(struct odb_stream, out));
+}
+
+static void arm(struct odb_holds *holds) {
+    static const struct itimerspec soon = {.it_value = {0, TICK_MS * 1000000L}};
+    if (atomic_load(&holds->ticking) || atomic_exchange(&holds->ticking, true)) return;
+    timerfd_settime(holds->timer.fd, 0, &soon, NULL);
+}
+
+/* Under out.lock. A descriptor that no longer stands for the stream was closed where nobody saw it: the bytes have nowhere to go. */
+static bool send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
+    if (outbox->stalled || odb_outbox_is_empty(outbox)) return false;
+    if (atomic_load(&runtime->fds.slots[outbox->held.fd].stream) != stream_of(outbox)) {
+        odb_outbox_forget(outbox);
+        return false;
+    }
+    int result = odb_outbox_flush(outbox, outbox->held.fd);
+    if (result < 0 && result != -EAGAIN) outbox->error = -result;
+    return true;
+}
+
+static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool rescue) {
+    odb_lock_take(&outbox->lock);
+    outbox->held.listed = false;
+    bool sent = send_held(runtime, outbox);
+    if (sent && rescue) {
+        odb_count(&runtime->stats, ODB_STAT_hold_rescues, 1);
+        outbox->held.direct = DIRECT_SENDS;
+    }
+    odb_lock_drop(&outbox->lock);
+    outbox->shared->let_go(outbox->shared, outbox);
+}
+
+static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, bool rescue) {
+    odb_lock_take(&holds->lock);
+    struct odb_outbox *at = holds->first;
+    holds->first = holds->last = NULL;
+    atomic_store(&holds->count, 0);
+    odb_lock_drop(&holds->lock);
+    for (struct odb_outbox *next; at; at = next) {
+        next = at->held.next;
+        release(runtime, at, rescue);
+    }
+}
+
+void odb_hold_release_all(struct odb_runtime *runtime) {
+    struct odb_holds *holds = &runtime->holds;
+    int saved = errno;
+    atomic_fetch_add(&holds->turns, 1);
+    release_list(runtime, holds, false);
+    errno = saved;
+}
+
+void odb_hold_release_one(struct odb_runtime *runtime, int fd) {
+    int saved = errno;
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
+    if (stream) {
+        odb_lock_take(&stream->out.lock);
+        send_held(runtime, &stream->out);
+        odb_lock_drop(&stream->out.lock);
+        odb_fdtable_let_go(&runtime->fds, stream);
+    }
+    errno = saved;
+}
+
+/* In the helper thread. What was there a tick ago and has not been released since belongs to a thread that does something else than to turn its loop. */
+static void tick(struct odb_watch *watch, uint32_t events) {
+    struct odb_holds *holds = (struct odb_holds *)(void *)((char *)watch - offsetof(struct odb_holds, timer));
+    struct odb_runtime *runtime = (struct odb_runtime *)(void *)((char *)holds - offsetof(struct odb_runtime, holds));
+    uint64_t times;
+    (void)events;
+    if (odb_real.read(watch->fd, &times, sizeof times) < 0) return;
+    atomic_store(&holds->ticking, false);
+    unsigned turns = atomic_load(&holds->turns);
+    bool any = atomic_load(&holds->count) > 0;
+    if (any && holds->suspect && holds->seen == turns) {
+        release_list(runtime, holds, true);
+        any = atomic_load(&holds->count) > 0;
+    }
+    holds->suspect = any;
+    holds->seen = turns;
+    if (any) arm(holds);
+}
+
+/* The timer, made when it is first needed. */
+static bool get_ready(struct odb_runtime *runtime) {
+    struct odb_holds *holds = &runtime->holds;
+    if (atomic_load_explicit(&holds->ready, memory_order_acquire)) return true;
+    if (!odb_driver_start(&runtime->driver)) return false;
+    odb_lock_take(&holds->lock);
+    bool ready = atomic_load(&holds->ready);
+    if (!ready) {
+        holds->timer = (struct odb_watch){
+            .fd = odb_fds_adopt(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)), .ready = tick};
+        ready = holds->timer.fd >= 0 && odb_driver_add(&runtime->driver, &holds->timer, EPOLLIN);
+        if (!ready) odb_fds_close(holds->timer.fd);
+        atomic_store(&holds->ready, ready);
+        atomic_store(&holds->closed, !ready);
+    }
+    odb_lock_drop(&holds->lock);
+    return ready;
+}
+
+/* After the peer's end or an error the kernel answers at once what it would answer without us. */
+static bool is_open(struct odb_stream *stream) {
+    if (!odb_lock_try(&stream->in.lock)) return true;
+    bool open = !stream->in.ended && !stream->in.error;
+    odb_lock_drop(&stream->in.lock);
+    return open;
+}
+
+bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
+    return runtime->options.hold && turning >= 0 && !atomic_load(&runtime->holds.closed) &&
+           atomic_load(&stream->out_mode) == ODB_OUT_FRAMED && is_open(stream) &&
+           odb_interest_has(&runtime->interests, turning, fd) && get_ready(runtime);
+}
+
+/* A descriptor that goes on where the last one ends becomes part of it. */
+static bool extends_span(const struct odb_options *options, struct odb_outbox *outbox, const struct odb_frame *frame) {
+    struct odb_held *held = &outbox->held;
+    if (!options->coalesce || frame->type != ODB_WIRE_VIRTUAL || held->last != ODB_WIRE_VIRTUAL || frame->real > 0 ||
+        held->span.length + frame->body.length > ODB_BODY_MAX || !odb_span_continues(&held->span, &frame->body))
+        return false;
+    held->span.length += frame->body.length;
+    if (frame->body.expires_ms < held->span.expires_ms) held->span.expires_ms = frame->body.expires_ms;
+    struct odb_cut cut = {.body = held->span.length};
+    odb_frames_encode_span(outbox->parked + held->last_at, &held->span, &cut);
+    return true;
+}
+
+static void copy(struct odb_outbox *outbox, const struct iovec *iov, int count) {
+    for (int i = 0; i < count; i++) {
+        memcpy(outbox->parked + outbox->end, iov[i].iov_base, iov[i].iov_len);
+        outbox->end += iov[i].iov_len;
+    }
+}
+
+/* Bytes behind bytes share a frame. */
+static bool extends_real(struct odb_outbox *outbox, const struct odb_frame *frame, const struct iovec *iov, int count) {
+    struct odb_held *held = &outbox->held;
+    if (frame->type != ODB_WIRE_REAL || held->last != ODB_WIRE_REAL) return false;
+    copy(outbox, iov + 1, count - 1); /* all but its header */
+    size_t length = outbox->end - held->last_at - ODB_WIRE_HEADER_SIZE;
+    odb_wire_header_encode(outbox->parked + held->last_at, ODB_WIRE_REAL, (uint32_t)length);
+    return true;
+}
+
+static void append(const struct odb_options *options, struct odb_outbox *outbox, const struct odb_frames *frames,
+                   int index) {
+    const struct odb_frame *frame = &frames->frame[index];
+    struct odb_held *held = &outbox->held;
+    const struct iovec *iov;
+    int count = odb_frames_iov(frames, index, &iov);
+    if (extends_span(options, outbox, frame) || extends_real(outbox, frame, iov, count)) return;
+    bool edged = frame->type == ODB_WIRE_VIRTUAL && frame->real > 0; /* bytes follow its descriptor */
+    held->last = edged ? ODB_WIRE_HELLO : frame->type;
+    held->last_at = outbox->end;
+    held->span = frame->body;
+    copy(outbox, iov, count);
+}
+
+static void list(struct odb_holds *holds, struct odb_outbox *outbox) {
+    if (outbox->held.listed) return;
+    outbox->held.listed = true;
+    outbox->held.next = NULL;
+    outbox->shared->hold(outbox->shared, outbox);
+    odb_lock_take(&holds->lock);
+    *(holds->last ? &holds->last->held.next : &holds->first) = outbox;
+    holds->last = outbox;
+    atomic_fetch_add(&holds->count, 1);
+    odb_lock_drop(&holds->lock);
+}
+
+bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames) {
+    struct odb_outbox *outbox = &stream->out;
+    size_t wire = 0;
+    for (int i = 0; i < frames->count; i++) wire += frames->frame[i].wire;
+    if (outbox->finished || outbox->end + wire > ODB_OUTBOX_HELD) return false;
+    if (outbox->held.direct > 0) {
+        outbox->held.direct--;
+        return false;
+    }
+    if (!odb_outbox_prepare(outbox, wire)) return false;
+    for (int i = 0; i < frames->count; i++) append(&runtime->options, outbox, frames, i);
+    outbox->held.fd = fd;
+    odb_count(&runtime->stats, ODB_STAT_sends_held, 1);
+    list(&runtime->holds, outbox);
+    arm(&runtime->holds);
+    return true;
+}
+
+void odb_hold_close(struct odb_runtime *runtime) {
+    atomic_store(&runtime->holds.closed, true);
+    odb_hold_release(runtime);
+}
+
+void odb_hold_before_fork(struct odb_runtime *runtime) {
+    odb_lock_take(&runtime->holds.lock);
+}
+
+void odb_hold_after_fork_parent(struct odb_runtime *runtime) {
+    odb_lock_drop(&runtime->holds.lock);
+}
+
+/* What other threads held is their process's to send. */
+void odb_hold_after_fork_child(struct odb_runtime *runtime) {
+    struct odb_holds *holds = &runtime->holds;
+    odb_lock_reset(&holds->lock);
+    for (struct odb_outbox *at = holds->first; at; at = at->held.next) {
+        odb_outbox_forget(at);
+        at->held.listed = false;
+        atomic_fetch_sub(&stream_of(at)->references, 1);
+    }
+    if (atomic_load(&holds->ready)) odb_fds_close(holds->timer.fd);
+    memset(holds, 0, sizeof *holds);
+}

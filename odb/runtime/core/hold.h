@@ -1,0 +1,70 @@
+/* hold.h: small sends on framed streams wait for each other until the program next waits, so that a turn of an event loop costs one system call per connection.
+ *
+ * What is held lies in the stream's outbox, in front of everything that is sent later. Only a thread that turns a loop holds, for descriptors registered in the epoll set that it
+ * last waited on, because it will be back there soon. Whatever may take longer releases first: any wait, a data call on a descriptor that is no stream, a receive that blocks, close, shutdown,
+ * fork, exec and the end of the process. A timer in the helper thread finds what all this has missed within HOLD_TICK_MS to twice that.
+ * A large send goes out at once, behind what is held, in the same system call.
+ *
+ * Thread safety: all functions. Locks: out.lock, then the list's own; the latter is held for list work only.
+ */
+#ifndef ODB_CORE_HOLD_H
+#define ODB_CORE_HOLD_H
+
+#include "core/driver.h"
+#include "core/outbox.h"
+
+struct odb_frames;
+struct odb_runtime;
+struct odb_stream;
+
+struct odb_holds {
+    struct odb_lock lock;
+    struct odb_outbox *first,
+        *last; /* in the order in which they began to hold; each counts as a reference to its stream */
+    _Atomic size_t count;
+    _Atomic unsigned turns; /* how often all of them have been released */
+    _Atomic bool closed;    /* the process ends, or there is no helper thread: nothing is held any more */
+    _Atomic bool ticking;   /* the timer is armed */
+    _Atomic bool ready;     /* the timer is there */
+    struct odb_watch timer;
+    unsigned seen; /* turns, when the timer last found something held; the helper thread's alone */
+    bool suspect;
+};
+
+/* The calling thread returns from a wait on the epoll set `set`. */
+void odb_hold_turn(int set);
+
+/* May a send of the calling thread on this stream be held? Without its locks. */
+bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
+
+/* Under out.lock, with nothing stalled: copies the frames into the outbox. False: too much; they have to be sent now. */
+bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames);
+
+/* Sends all that is held. errno stays. */
+void odb_hold_release_all(struct odb_runtime *runtime);
+
+/* Sends what the stream of `fd` holds, if it is one. errno stays. */
+void odb_hold_release_one(struct odb_runtime *runtime, int fd);
+
+/* Nothing is held from here on. */
+void odb_hold_close(struct odb_runtime *runtime);
+
+void odb_hold_before_fork(struct odb_runtime *runtime);
+void odb_hold_after_fork_parent(struct odb_runtime *runtime);
+void odb_hold_after_fork_child(struct odb_runtime *runtime);
+
+/* odb_hold_release_all, where there is something to do. A macro, because the runtime contains what is declared here. */
+#define odb_hold_release(runtime)                                                                                      \
+    do                                                                                                                 \
+        if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0) odb_hold_release_all(runtime);    \
+    while (0)
+
+/* The same, where the caller may be a vfork child, whose descriptors are not its parent's. */
+#define odb_hold_yield(runtime)                                                                                        \
+    do                                                                                                                 \
+        if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0 &&                                 \
+            !odb_runtime_is_foreign(runtime))                                                                          \
+            odb_hold_release_all(runtime);                                                                             \
+    while (0)
+
+#endif
