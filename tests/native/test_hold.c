@@ -1,0 +1,351 @@
+/* Sends of an event loop that are held: what they become on the wire, when they leave, and that none is lost or sent twice. */
+#include "check.h"
+#include "core/heap.h"
+#include "core/sockets.h"
+#include "core/sockopt.h"
+#include "core/transfer.h"
+#include "core/waiting.h"
+#include "os/real.h"
+#include "payload_fixture.h"
+#include "support/world.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define P ((size_t)ODB_PAGE)
+
+static int client, server, set;
+static struct epoll_event events[4];
+
+/* The client's end is in a loop, has said HELLO, and the loop has turned. */
+static void begin_turn(void) {
+    world_nonblocking(client);
+    set = world_set_made();
+    world_epoll(set, EPOLL_CTL_ADD, client, EPOLLIN);
+    CHECK_EQ(world_wait(set, events, 4, 0), 0);
+    CHECK_EQ(world_send(client, "!", 1, 0), 1);
+    CHECK_EQ(world_count(ODB_STAT_sends_held), 0);
+}
+
+static void begin(void) {
+    char byte;
+    atomic_store(&world.stats.entries[ODB_STAT_sends_held].value, 0);
+    atomic_store(&world.stats.entries[ODB_STAT_hold_rescues].value, 0);
+    world_connect(&client, &server);
+    begin_turn();
+    world_recv_all(server, &byte, 1, 1);
+}
+
+static void end(void) {
+    world_close(client);
+    world_close(server);
+    world_close(set);
+}
+
+static void next_turn(void) {
+    CHECK_EQ(world_wait(set, events, 4, 0), 0);
+}
+
+/* Segments with bytes that a socket has sent. */
+static unsigned segments(int fd) {
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    REQUIRE(odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
+    return info.tcpi_data_segs_out;
+}
+
+static void say(const char *text) {
+    CHECK_EQ(world_send(client, text, strlen(text), 0), strlen(text));
+}
+
+static void hear(const char *text) {
+    char bytes[64];
+    world_recv_all(server, bytes, strlen(text), sizeof bytes);
+    CHECK_MEM_EQ(bytes, text, strlen(text));
+}
+
+static size_t held_now(void) {
+    struct odb_outbox *out = &world_stream(client)->out;
+    odb_lock_take(&out->lock);
+    size_t held = out->end - out->begin;
+    odb_lock_drop(&out->lock);
+    return held;
+}
+
+static void sends_of_a_turn_leave_as_one_segment_with_the_next_wait(void) {
+    begin();
+    unsigned before = segments(client);
+    say("header, ");
+    say("a little more, ");
+    say("and an end");
+    CHECK_EQ(segments(client), before);
+    CHECK_EQ(held_now(), ODB_WIRE_HEADER_SIZE + strlen("header, a little more, and an end")); /* one frame */
+    next_turn();
+    CHECK_EQ(segments(client), before + 1);
+    CHECK_EQ(world_count(ODB_STAT_sends_held), 3);
+    hear("header, a little more, and an end");
+    end();
+}
+
+static uint8_t *mapped(const struct odb_span *span, size_t from, size_t length) {
+    uint8_t *pages = world_pages(length);
+    struct odb_span part = odb_span_part(span, from, length);
+    REQUIRE(odb_windows_map(&world.windows, pages, length, &part) == 0);
+    return pages;
+}
+
+/* As an intermediary with small buffers sends what it has received into them. */
+static void spans_that_go_on_become_one_descriptor(void) {
+    enum { PARTS = 5 };
+    struct odb_span span = world_payload(1, PARTS * 2 * P), other = world_payload(2, 2 * P);
+    for (int coalesce = 1; coalesce >= 0; coalesce--) {
+        world_set("coalesce", coalesce ? "on" : "off");
+        begin();
+        size_t frame = ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE;
+        uint8_t *parts[PARTS + 1], *got = world_pages(PARTS * 2 * P);
+        for (size_t i = 0; i < PARTS; i++) parts[i] = mapped(&span, i * 2 * P, 2 * P);
+        parts[PARTS] = mapped(&other, 0, 2 * P);
+        for (size_t i = 0; i <= PARTS; i++) CHECK_EQ(world_send(client, parts[i], 2 * P, 0), 2 * P);
+        say("tail");
+        CHECK_EQ(held_now(), (coalesce ? 2 : PARTS + 1) * frame + ODB_WIRE_HEADER_SIZE + 4);
+        for (size_t i = 0; i <= PARTS; i++) odb_free(&world, parts[i]);
+        next_turn();
+        world_recv_all(server, got, PARTS * 2 * P, PARTS * 2 * P);
+        CHECK(world_same(got, PARTS * 2 * P, 1, 0));
+        world_recv_all(server, got, 2 * P, 2 * P);
+        CHECK(world_same(got, 2 * P, 2, 0));
+        hear("tail");
+        odb_free(&world, got);
+        end();
+    }
+    world_set("coalesce", "on");
+}
+
+static void spans_that_do_not_go_on_stay_apart(void) {
+    struct odb_span span = world_payload(3, 8 * P);
+    static const size_t from[] = {2, 4, 0, 4, 6};
+    begin();
+    uint8_t *got = world_pages(2 * P);
+    for (size_t i = 0; i < 5; i++) {
+        uint8_t *pages = mapped(&span, from[i] * P, 2 * P);
+        CHECK_EQ(world_send(client, pages, 2 * P, 0), 2 * P);
+        if (i == 3) say("between");
+        odb_free(&world, pages);
+    }
+    next_turn();
+    for (size_t i = 0; i < 5; i++) {
+        world_recv_all(server, got, 2 * P, 2 * P);
+        CHECK(world_same(got, 2 * P, 3, from[i] * P));
+        if (i == 3) hear("between");
+    }
+    odb_free(&world, got);
+    end();
+}
+
+static void large_send_takes_what_is_held_along(void) {
+    static uint8_t large[200000], got[200000];
+    begin();
+    fixture_fill(large, sizeof large, 4, 0);
+    say("header");
+    CHECK(held_now() > 0);
+    CHECK_EQ(world_send(client, large, sizeof large, 0), sizeof large);
+    hear("header");
+    world_recv_all(server, got, sizeof got, sizeof got);
+    CHECK_MEM_EQ(got, large, sizeof large);
+    CHECK_EQ(held_now(), 0);
+    end();
+}
+
+static void bytes_that_are_held_are_bounded(void) {
+    static uint8_t bytes[300 * 1000], got[300 * 1000];
+    begin();
+    fixture_fill(bytes, sizeof bytes, 5, 0);
+    for (size_t done = 0; done < sizeof bytes; done += 1000) {
+        CHECK_EQ(world_send(client, bytes + done, 1000, 0), 1000);
+        CHECK(held_now() <= ODB_OUTBOX_HELD);
+    }
+    next_turn();
+    world_recv_all(server, got, sizeof got, sizeof got);
+    CHECK_MEM_EQ(got, bytes, sizeof bytes);
+    end();
+}
+
+static void loop_that_does_not_turn_is_rescued_and_not_held_for_a_while(void) {
+    begin();
+    struct pollfd there = {.fd = server, .events = POLLIN};
+    say("nobody waits");
+    REQUIRE(odb_real.poll(&there, 1, 5000) == 1);
+    hear("nobody waits");
+    CHECK_EQ(world_count(ODB_STAT_hold_rescues), 1);
+    say("so this goes at once");
+    CHECK_EQ(held_now(), 0);
+    hear("so this goes at once");
+    for (int i = 0; held_now() == 0; i++) {
+        REQUIRE(i < 100);
+        say("x");
+        next_turn();
+        hear("x");
+        say("x");
+        if (held_now() == 0) hear("x");
+    }
+    next_turn();
+    hear("x");
+    end();
+}
+
+static void whatever_else_a_thread_turns_to_comes_after_what_it_holds(void) {
+    int ends[2];
+    char byte;
+    struct pollfd entry = {.fd = -1, .events = POLLIN};
+    struct timespec at_once = {0, 0};
+    REQUIRE(pipe(ends) == 0);
+    for (int way = 0; way < 4; way++) {
+        begin();
+        unsigned before = segments(client);
+        say("word");
+        CHECK_EQ(segments(client), before);
+        if (way == 0) CHECK_EQ(odb_poll(&world, &entry, 1, &at_once, NULL), 0);
+        if (way == 1) CHECK_EQ(odb_select(&world, 0, NULL, NULL, NULL, &at_once, NULL, NULL), 0);
+        if (way == 2) CHECK(!odb_transfer_matters(&world, ends[0]) || odb_windows_any(&world.windows));
+        if (way == 3) CHECK_EQ(odb_shutdown(&world, client, SHUT_WR), 0);
+        CHECK_EQ(segments(client), before + 1);
+        hear("word");
+        if (way == 3) CHECK_EQ(world_recv(server, &byte, 1, 0), 0);
+        if (way == 3) CHECK(world_send(client, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+        end();
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void only_what_the_thread_waits_for_is_held(void) {
+    int elsewhere;
+    begin();
+    elsewhere = world_set_made();
+    CHECK_EQ(world_wait(elsewhere, events, 4, 0), 0);
+    say("now");
+    CHECK_EQ(held_now(), 0);
+    hear("now");
+    next_turn();
+    world_set("hold", "off");
+    say("now");
+    CHECK_EQ(held_now(), 0);
+    world_set("hold", "on");
+    hear("now");
+    world_close(elsewhere);
+    end();
+}
+
+/* The peer's end is told by the kernel, and so is what follows from it. */
+static void nothing_is_held_towards_a_peer_that_has_ended(void) {
+    char byte;
+    begin();
+    world_send_all(server, "!", 1);
+    CHECK_EQ(odb_shutdown(&world, server, SHUT_WR), 0);
+    CHECK_EQ(world_wait(set, events, 4, 5000), 1);
+    CHECK_EQ(world_recv(client, &byte, 1, 0), 1);
+    CHECK_EQ(world_recv(client, &byte, 1, 0), 0);
+    say("last words");
+    CHECK_EQ(held_now(), 0);
+    hear("last words");
+    end();
+}
+
+static void child_of_fork_leaves_what_its_parent_holds_to_it(void) {
+    int status;
+    begin();
+    say("once");
+    odb_hold_before_fork(&world);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        odb_hold_after_fork_child(&world);
+        _exit(odb_outbox_is_empty(&world_stream(client)->out) && atomic_load(&world.holds.count) == 0 ? 7 : 8);
+    }
+    odb_hold_after_fork_parent(&world);
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK_EQ(WEXITSTATUS(status), 7);
+    next_turn();
+    say(", and no more");
+    next_turn();
+    hear("once, and no more");
+    end();
+}
+
+/* What was accepted must arrive, and room must be told of again (I5). */
+static void full_socket_stops_the_sender_and_tells_of_room(void) {
+    static uint8_t bytes[8 << 20], got[8 << 20];
+    size_t done = 0, seen = 0;
+    bool stopped = false;
+    begin();
+    fixture_fill(bytes, sizeof bytes, 6, 0);
+    world_epoll(set, EPOLL_CTL_MOD, client, EPOLLOUT | EPOLLET);
+    while (done < sizeof bytes) {
+        while (world_wait(set, events, 4, 0) == 0) {
+            ssize_t more = world_recv(server, got + seen, sizeof got - seen, 0);
+            REQUIRE(more > 0);
+            seen += (size_t)more;
+        }
+        ssize_t sent;
+        for (; done < sizeof bytes; done += (size_t)sent) {
+            size_t left = sizeof bytes - done, length = done % 3000 + 1;
+            sent = world_send(client, bytes + done, length < left ? length : left, MSG_NOSIGNAL);
+            if (sent < 0) break;
+        }
+        REQUIRE(done == sizeof bytes || errno == EAGAIN);
+        stopped = stopped || done < sizeof bytes;
+    }
+    CHECK(stopped);
+    world_close(client);
+    world_recv_all(server, got + seen, sizeof got - seen, sizeof got);
+    CHECK_MEM_EQ(got, bytes, sizeof bytes);
+    world_close(server);
+    world_close(set);
+}
+
+static void options_about_waiting_are_the_runtimes(void) {
+    int one = 1, zero = 0, found = -1;
+    socklen_t length = sizeof found;
+    begin();
+    CHECK_EQ(odb_setsockopt(&world, client, IPPROTO_TCP, TCP_CORK, &one, sizeof one), 0);
+    CHECK_EQ(odb_real.getsockopt(client, IPPROTO_TCP, TCP_CORK, &found, &length), 0);
+    CHECK_EQ(found, 0);
+    CHECK_EQ(odb_getsockopt(&world, client, IPPROTO_TCP, TCP_CORK, &found, &length), 0);
+    CHECK_EQ(found, 1);
+    CHECK_EQ(odb_setsockopt(&world, client, IPPROTO_TCP, TCP_NODELAY, &zero, sizeof zero), 0);
+    CHECK_EQ(odb_real.getsockopt(client, IPPROTO_TCP, TCP_NODELAY, &found, &length), 0);
+    CHECK_EQ(found, 1);
+    CHECK_EQ(odb_getsockopt(&world, client, IPPROTO_TCP, TCP_NODELAY, &found, &length), 0);
+    CHECK_EQ(found, 0);
+    end();
+}
+
+static void nothing_is_left_behind(void) {
+    CHECK_EQ(atomic_load(&world.fds.streams), 0);
+    CHECK_EQ(atomic_load(&world.holds.count), 0);
+}
+
+static const struct check_case cases[] = {
+    CHECK_CASE(sends_of_a_turn_leave_as_one_segment_with_the_next_wait),
+    CHECK_CASE(spans_that_go_on_become_one_descriptor),
+    CHECK_CASE(spans_that_do_not_go_on_stay_apart),
+    CHECK_CASE(large_send_takes_what_is_held_along),
+    CHECK_CASE(bytes_that_are_held_are_bounded),
+    CHECK_CASE(loop_that_does_not_turn_is_rescued_and_not_held_for_a_while),
+    CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
+    CHECK_CASE(only_what_the_thread_waits_for_is_held),
+    CHECK_CASE(nothing_is_held_towards_a_peer_that_has_ended),
+    CHECK_CASE(child_of_fork_leaves_what_its_parent_holds_to_it),
+    CHECK_CASE(full_socket_stops_the_sender_and_tells_of_room),
+    CHECK_CASE(options_about_waiting_are_the_runtimes),
+    CHECK_CASE(nothing_is_left_behind),
+};
+
+int main(int argc, char **argv) {
+    world_begin((const char *const[]){"capture=file", NULL}); /* large writes stay real */
+    atomic_store(&world.windows.threads, true);
+    return check_run(cases, sizeof cases / sizeof *cases, argc, argv);
+}
