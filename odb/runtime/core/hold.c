@@ -28,10 +28,15 @@ static void arm(struct odb_holds *holds) {
     timerfd_settime(holds->timer.fd, 0, &soon, NULL);
 }
 
-/* Under out.lock. A descriptor that no longer stands for the stream was closed where nobody saw it: the bytes have nowhere to go. */
+/* A descriptor that no longer stands for the stream was closed where nobody saw it: the bytes have nowhere to go. */
+static bool has_descriptor(const struct odb_runtime *runtime, struct odb_outbox *outbox) {
+    return atomic_load(&runtime->fds.slots[outbox->held.fd].stream) == stream_of(outbox);
+}
+
+/* Under out.lock. */
 static bool send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
     if (outbox->stalled || odb_outbox_is_empty(outbox)) return false;
-    if (atomic_load(&runtime->fds.slots[outbox->held.fd].stream) != stream_of(outbox)) {
+    if (!has_descriptor(runtime, outbox)) {
         odb_outbox_forget(outbox);
         return false;
     }
@@ -210,9 +215,35 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     return true;
 }
 
+/* Under out.lock. */
+static bool send_last(const struct odb_runtime *runtime, struct odb_outbox *outbox) {
+    while (has_descriptor(runtime, outbox) && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
+        ssize_t sent = odb_real.send(outbox->held.fd, outbox->parked + outbox->begin, outbox->end - outbox->begin,
+                                     MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent < 0) return errno != EAGAIN;
+        outbox->begin += (size_t)sent;
+        outbox->held.last = ODB_WIRE_HELLO;
+    }
+    return true;
+}
+
+bool odb_hold_drain(struct odb_runtime *runtime) {
+    struct odb_holds *holds = &runtime->holds;
+    bool all = true;
+    if (atomic_load(&holds->count) == 0) return true;
+    if (!odb_lock_try(&holds->lock)) return false;
+    for (struct odb_outbox *at = holds->first; at; at = at->held.next) {
+        bool mine = odb_lock_try(&at->lock);
+        all = mine && send_last(runtime, at) && all;
+        if (mine) odb_lock_drop(&at->lock);
+    }
+    odb_lock_drop(&holds->lock);
+    return all;
+}
+
 void odb_hold_close(struct odb_runtime *runtime) {
     atomic_store(&runtime->holds.closed, true);
-    odb_hold_release(runtime);
 }
 
 void odb_hold_before_fork(struct odb_runtime *runtime) {

@@ -1,8 +1,7 @@
 /* hold.h: small sends on framed streams wait for each other until the program next waits, so that a turn of an event loop costs one system call per connection.
  *
  * What is held lies in the stream's outbox, in front of everything that is sent later. Only a thread that turns a loop holds, for descriptors registered in the epoll set that it
- * last waited on, because it will be back there soon. Whatever may take longer releases first: any wait, a data call on a descriptor that is no stream, a receive that blocks, close, shutdown,
- * fork, exec and the end of the process. A timer in the helper thread finds what all this has missed within HOLD_TICK_MS to twice that.
+ * last waited on, because it will be back there soon. Any wait, a receive on a stream that blocks, close, shutdown, fork, exec and the end of the process release first. A timer in the helper thread finds what all this has missed within some milliseconds.
  * A large send goes out at once, behind what is held, in the same system call.
  *
  * Thread safety: all functions. Locks: out.lock, then the list's own; the latter is held for list work only.
@@ -46,6 +45,10 @@ void odb_hold_release_all(struct odb_runtime *runtime);
 /* Sends what the stream of `fd` holds, if it is one. errno stays. */
 void odb_hold_release_one(struct odb_runtime *runtime, int fd);
 
+/* Before a process or its program image ends, perhaps in a signal handler that has interrupted any of this: sends what is held as far as that goes without waiting for a lock or
+ * touching the heap. True: nothing is held any more. */
+bool odb_hold_drain(struct odb_runtime *runtime);
+
 /* Nothing is held from here on. */
 void odb_hold_close(struct odb_runtime *runtime);
 
@@ -57,14 +60,6 @@ void odb_hold_after_fork_child(struct odb_runtime *runtime);
 #define odb_hold_release(runtime)                                                                                      \
     do                                                                                                                 \
         if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0) odb_hold_release_all(runtime);    \
-    while (0)
-
-/* The same, where the caller may be a vfork child, whose descriptors are not its parent's. */
-#define odb_hold_yield(runtime)                                                                                        \
-    do                                                                                                                 \
-        if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0 &&                                 \
-            !odb_runtime_is_foreign(runtime))                                                                          \
-            odb_hold_release_all(runtime);                                                                             \
     while (0)
 
 #endif

@@ -9,6 +9,8 @@
 
 #include <unistd.h>
 
+enum { PATIENCE_MS = 20 }; /* with other threads that are sending what is held */
+
 #define ARENA_RESERVE ((size_t)64 << 30)
 
 static void reap(struct odb_tick *tick, uint64_t now_ms) {
@@ -55,11 +57,11 @@ static bool everything_is_fetched(struct odb_runtime *runtime) {
 /* Payloads that nobody has asked for within a quarter of the time are taken for abandoned (their client has gone). */
 void odb_runtime_drain(struct odb_runtime *runtime) {
     if (odb_runtime_is_foreign(runtime)) return;
-    odb_hold_release(runtime);
+    for (int tries = 0; !odb_hold_drain(runtime) && tries < PATIENCE_MS; tries++) odb_real.poll(NULL, 0, 1);
     uint64_t limit = runtime->options.drain_ms, now = odb_clock_ms(), end = now + limit, moved = now;
     uint64_t bytes = served(runtime);
     while (atomic_load(&runtime->driver.running) && now < end) {
-        bool waiting = atomic_load(&runtime->fds.outboxes.waiting) > 0;
+        bool waiting = atomic_load(&runtime->fds.outboxes.waiting) > 0 || !odb_hold_drain(runtime);
         if (!waiting && (now - moved > limit / 4 || everything_is_fetched(runtime))) break;
         odb_real.poll(NULL, 0, 2);
         now = odb_clock_ms();
