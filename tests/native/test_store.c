@@ -308,6 +308,36 @@ static void released_memory_goes_after_half_its_lease_if_it_was_used(void) {
     end();
 }
 
+/* Moves what is live into the past. */
+static void age(uint64_t ms) {
+    for (uint32_t i = 0; i < store->payloads.high; i++) {
+        struct odb_payload *payload = &store->payloads.records[i];
+        if (payload->kind == ODB_PAYLOAD_NONE) continue;
+        payload->announced_ms -= ms;
+        odb_payloads_set_due(&store->payloads, payload, payload->due_ms - ms);
+    }
+}
+
+static void a_file_that_is_fetched_slowly_outlives_its_announcement(void) {
+    begin();
+    int fetched_file = fixture_file(64 << 10, 1), idle_file = fixture_file(64 << 10, 2);
+    struct odb_span fetched = capture_file(fetched_file, 0, 64 << 10), idle = capture_file(idle_file, 0, 64 << 10);
+    struct odb_span memory = capture_memory(5000, 3), part = odb_span_part(&fetched, 100, 1000);
+    struct odb_span piece = odb_span_part(&memory, 100, 1000);
+    age(GC - LEASE);
+    serve(&part, 1);
+    serve(&piece, 3);
+    odb_store_reap(store, start + 2 * LEASE);
+    CHECK(is_live(&fetched));
+    CHECK(!is_live(&idle));
+    CHECK(!is_live(&memory));
+    odb_store_reap(store, odb_clock_ms() + GC);
+    CHECK(!is_live(&fetched));
+    close(fetched_file);
+    close(idle_file);
+    end();
+}
+
 static void a_gc_delay_within_the_lease_does_not_break_the_promise(void) {
     begin();
     options.gc_delay_ms = 1000;
@@ -545,6 +575,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(unreadable_memory_is_not_captured_and_costs_nothing),
     CHECK_CASE(used_memory_goes_when_its_lease_ends),
     CHECK_CASE(released_memory_goes_after_half_its_lease_if_it_was_used),
+    CHECK_CASE(a_file_that_is_fetched_slowly_outlives_its_announcement),
     CHECK_CASE(a_gc_delay_within_the_lease_does_not_break_the_promise),
     CHECK_CASE(what_is_being_served_stays),
     CHECK_CASE(a_used_file_lives_on_while_descriptors_are_plentiful),

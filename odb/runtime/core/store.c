@@ -257,11 +257,23 @@ int odb_store_open(struct odb_store *store, uint64_t id, const uint8_t token[16]
     return reason;
 }
 
+/* With the lock held. A client may take longer over a large file than gc_delay: as long as somebody fetches parts of it, it is as good as announced anew. */
+static void renew_fetched_file(struct odb_store *store, struct odb_payload *payload) {
+    uint64_t now = odb_clock_rough_ms();
+    if (payload->kind == ODB_PAYLOAD_FILE && now > payload->announced_ms + store->options->lease_ms / 2) {
+        payload->announced_ms = now;
+        odb_payloads_renew(&store->payloads, payload);
+    }
+}
+
 void odb_store_close_serving(struct odb_store *store, struct odb_serving *serving, uint64_t bytes_served) {
     odb_lock_take(&store->lock);
     struct odb_payload *payload = serving->payload;
     payload->references--;
     payload->served_bytes += bytes_served;
+    if (bytes_served > 0) {
+        renew_fetched_file(store, payload);
+    }
     if (!payload->used && payload->served_bytes >= payload->end - payload->first) {
         payload->used = true;
         odb_payloads_set_due(&store->payloads, payload, payload->announced_ms + odb_store_keep_ms(store, payload));

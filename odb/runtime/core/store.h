@@ -85,7 +85,7 @@ void odb_store_release(struct odb_store *store, uint64_t id);
 
 /* Drops what may go at `now_ms`: fetched payloads whose lease has run out, fetched and released memory after half the
  * lease, the never fetched gc_delay after their last announcement (never within the lease). File payloads live on
- * until gc_delay while descriptors are plentiful. Gives memory back to the system. */
+ * until gc_delay while descriptors are plentiful, counted anew while parts of them are being fetched. Gives memory back to the system. */
 void odb_store_reap(struct odb_store *store, uint64_t now_ms);
 
 /* Are there announced bytes, within their lease, that nobody has fetched? */
