@@ -217,3 +217,16 @@ def test_a_record_without_the_fields_of_later_versions_is_read(tmp_path: Path) -
         del old["plan"]["load"][name]
     del old["plan"]["loads"], old["plan"]["spec"]
     assert loads(RunHeader, json.dumps(old), "old") == samples.header(plan)
+
+
+def test_merged_runs_keep_which_cells_have_which_variants(tmp_path: Path) -> None:
+    first = samples.plan("vanilla", "odb", payloads=(4096, 8192))
+    small, large = first.cells
+    limited = replace(first, variants_at={small.slug: ("vanilla",), large.slug: ("vanilla", "odb")})
+    second = samples.plan("vanilla", "x-accel", payloads=(4096,))
+    runs = [
+        create_run(tmp_path / str(at), plan, samples.ENVIRONMENT) for at, plan in enumerate((limited, second))
+    ]
+    plan = merge(runs).header.plan
+    assert [one.label for one in plan.variants_of(small)] == ["vanilla", "x-accel"]
+    assert [one.label for one in plan.variants_of(large)] == ["vanilla", "odb"]
