@@ -331,6 +331,118 @@ static void sendfile_cut_short_at_every_byte_stays_in_order(void) {
     close(file);
 }
 
+enum { TAIL = 30000 }; /* more than is copied, less than is announced */
+
+static ssize_t (*genuine_sendfile)(int, int, off64_t *, size_t);
+static struct {
+    int call;      /* the next one's number */
+    size_t budget; /* bytes that the first call takes; the second one finds no room */
+    int error;     /* of the first call, if not 0 */
+    int shrinking; /* a file that is made shorter after the first call; -1: none */
+} sendfile_fault;
+
+static ssize_t faulty_sendfile(int out, int in, off64_t *offset, size_t length) {
+    int call = sendfile_fault.call++;
+    if (call == 0 && sendfile_fault.error) {
+        errno = sendfile_fault.error;
+        return -1;
+    }
+    if (call == 1 && sendfile_fault.shrinking >= 0) REQUIRE(ftruncate(sendfile_fault.shrinking, 100) == 0);
+    if (call == 1) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return genuine_sendfile(out, in, offset,
+                            call == 0 && length > sendfile_fault.budget ? sendfile_fault.budget : length);
+}
+
+/* A file's bytes that go straight to the socket; false and errno when that fails. */
+static bool send_tail(int client, int file) {
+    off64_t offset = 0;
+    genuine_sendfile = odb_real.sendfile64;
+    odb_real.sendfile64 = faulty_sendfile;
+    ssize_t sent = odb_sendfile(&world, client, file, &offset, TAIL);
+    if (sent < 0 && errno == EAGAIN) sent = odb_sendfile(&world, client, file, &offset, TAIL);
+    int saved = errno;
+    odb_real.sendfile64 = genuine_sendfile;
+    errno = saved;
+    CHECK_EQ(offset, sent < 0 ? 0 : sent);
+    return sent == TAIL;
+}
+
+static void small_file_goes_straight_to_the_socket_wherever_it_is_cut(void) {
+    static const struct {
+        size_t frames; /* bytes of the frames' starts that the socket takes at first */
+        size_t file;   /* and of the file's */
+        int error;
+    } cuts[] = {{0, 0, 0},
+                {1, 0, 0},
+                {12, 0, 0},
+                {20, 0, 0},
+                {23, 0, 0},
+                {SIZE_MAX, 1, 0},
+                {SIZE_MAX, 0, EAGAIN},
+                {SIZE_MAX, 0, EINVAL},
+                {SIZE_MAX, 4096, 0},
+                {SIZE_MAX, 0, EINTR},
+                {SIZE_MAX, TAIL, 0},
+                {SIZE_MAX, TAIL - 1, 0}};
+    int file = settled_file(TAIL, 12);
+    world.options.virtual_min = 65536;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        int client, server;
+        world_connect(&client, &server);
+        world_nonblocking(client);
+        sendfile_fault.call = 0;
+        sendfile_fault.budget = cuts[i].file ? cuts[i].file : TAIL;
+        sendfile_fault.error = cuts[i].error;
+        sendfile_fault.shrinking = -1;
+        world_faults.send_limited = cuts[i].frames != SIZE_MAX;
+        world_faults.send_budget = cuts[i].frames;
+        sent_length = 0;
+        if (!send_tail(client, file)) {
+            world_faults.send_limited = false;
+            CHECK_EQ(errno, EAGAIN);
+            while (!send_tail(client, file)) REQUIRE(errno == EAGAIN);
+        }
+        world_faults.send_limited = false;
+        sent_length = TAIL;
+        fixture_fill(sent_bytes, TAIL, 12, 0);
+        note("behind", 6);
+        write_limited(client, "behind", 6, SIZE_MAX);
+        check_received(server);
+        world_close(client);
+        world_close(server);
+    }
+    world.options.virtual_min = 8192;
+    close(file);
+}
+
+static void file_that_shrinks_in_the_middle_of_its_frame_resets_the_connection(void) {
+    int client, server, made = fixture_file(TAIL, 13), file = settled(made);
+    char bytes[4096];
+    uint64_t resets = world_count(ODB_STAT_resets);
+    world.options.virtual_min = 65536;
+    world_connect(&client, &server);
+    world_nonblocking(client);
+    sendfile_fault.call = sendfile_fault.error = 0;
+    sendfile_fault.budget = 5000;
+    sendfile_fault.shrinking = made;
+    CHECK(!send_tail(client, file) && errno == ECONNRESET);
+    CHECK_EQ(world_count(ODB_STAT_resets), resets + 1);
+    CHECK(world_send(client, "behind", 6, MSG_NOSIGNAL) < 0);
+    ssize_t got;
+    size_t all = 0;
+    while ((got = world_recv(server, bytes, sizeof bytes, 0)) > 0) all += (size_t)got;
+    CHECK(got < 0 && errno == ECONNRESET);
+    CHECK(all <= 5000);
+    world.options.virtual_min = 8192;
+    close(made);
+    close(file);
+    world_close(client);
+    world_close(server);
+}
+
 static void sendfile_of_what_is_no_file_says_EINVAL(void) {
     int client, server, ends[2];
     off64_t negative = -1;
@@ -465,6 +577,8 @@ static const struct check_case cases[] = {
     CHECK_CASE(sendfile_advances_its_offset_by_what_is_accepted_at_every_range),
     CHECK_CASE(sendfile_without_offset_moves_the_files_position),
     CHECK_CASE(sendfile_cut_short_at_every_byte_stays_in_order),
+    CHECK_CASE(small_file_goes_straight_to_the_socket_wherever_it_is_cut),
+    CHECK_CASE(file_that_shrinks_in_the_middle_of_its_frame_resets_the_connection),
     CHECK_CASE(sendfile_of_what_is_no_file_says_EINVAL),
     CHECK_CASE(file_that_has_changed_is_an_error_and_no_bytes),
     CHECK_CASE(file_open_for_writing_may_change_after_it_was_sent),

@@ -86,6 +86,13 @@ void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, 
     frames->frame[frames->count - 1].push = push;
 }
 
+void odb_frames_add_tail(struct odb_frames *frames, const struct odb_file_tail *tail) {
+    struct odb_frame *frame = begin(frames, ODB_WIRE_REAL, ODB_WIRE_HEADER_SIZE);
+    frame->accepted = frame->real = tail->length;
+    odb_wire_header_encode(frame->start, ODB_WIRE_REAL, (uint32_t)tail->length);
+    frames->tail = *tail;
+}
+
 /* Neighbouring byte pieces share a frame. Returns the number of pieces used; *cut says that the last one was taken in part. */
 static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, int count, bool *cut) {
     struct odb_frame *frame = begin(frames, ODB_WIRE_REAL, ODB_WIRE_HEADER_SIZE);

@@ -27,6 +27,13 @@ struct odb_frame {
     struct odb_span body;  /* of a descriptor; what is pushed */
 };
 
+/* The bytes of the last frame, where they go from a file straight to the socket; length 0: there are none. */
+struct odb_file_tail {
+    int file;
+    uint64_t offset;
+    size_t length;
+};
+
 struct odb_frames {
     struct iovec iov[ODB_FRAME_IOVS];
     int iovs;
@@ -34,6 +41,7 @@ struct odb_frames {
     int count;
     struct odb_pushes *pushes; /* null: bodies are not pushed */
     uint64_t consumer;         /* to whom, as far as this stream has learned */
+    struct odb_file_tail tail;
 };
 
 static inline bool odb_frames_full(const struct odb_frames *frames) {
@@ -55,6 +63,9 @@ void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span,
 /* The same for a payload of this very process: the body is pushed if there is somebody to push to. */
 void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
                         const void *head, const void *tail);
+
+/* A REAL frame of a file's bytes, which are not part of the iovs and follow them on the wire. The last frame of the batch. */
+void odb_frames_add_tail(struct odb_frames *frames, const struct odb_file_tail *tail);
 
 /* The cut for the next frame of a payload of this process. */
 struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_options *options,

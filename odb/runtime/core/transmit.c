@@ -65,9 +65,8 @@ static void give_back_pushes(struct odb_runtime *runtime, struct odb_frames *fra
         if (frames->frame[i].push) odb_pushes_give_back(&runtime->origin.pushes, frames->frame[i].push);
 }
 
-/* Under the lock. `sent` bytes of the batch have left: counts what is accepted and parks the rest of a frame that has begun. */
-static ssize_t account(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames,
-                       size_t sent) {
+ssize_t odb_transmit_account(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                             const struct odb_frames *frames, size_t sent) {
     size_t accepted = 0;
     for (int i = 0; i < frames->count && sent > 0; i++) {
         const struct odb_frame *frame = &frames->frame[i];
@@ -120,9 +119,13 @@ static ssize_t send_batch(struct odb_outbox *out, int fd, const struct odb_frame
 static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
                            int flags, bool hold) {
     push(runtime, frames);
-    if (hold && odb_hold_frames(runtime, stream, fd, frames)) return account(runtime, stream, fd, frames, SIZE_MAX);
-    ssize_t sent = send_batch(&stream->out, fd, frames, flags);
-    return sent < 0 ? sent : account(runtime, stream, fd, frames, (size_t)sent);
+    bool tail = frames->tail.length > 0;
+    if (hold && !tail && odb_hold_frames(runtime, stream, fd, frames))
+        return odb_transmit_account(runtime, stream, fd, frames, SIZE_MAX);
+    ssize_t sent = send_batch(&stream->out, fd, frames, tail ? flags | MSG_MORE : flags);
+    if (sent < 0) return sent;
+    return tail ? odb_transmit_tail(runtime, stream, fd, frames, (size_t)sent)
+                : odb_transmit_account(runtime, stream, fd, frames, (size_t)sent);
 }
 
 /* Under the lock. 0 when something may be sent now, else a negative errno. EPIPE the kernel says again, with its signal. */
@@ -167,6 +170,7 @@ static void say_consumer(struct odb_runtime *runtime, struct odb_stream *stream,
 static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
     bool pushes = runtime->options.strategy == ODB_STRATEGY_DIRECT;
     frames->count = frames->iovs = 0;
+    frames->tail.length = 0;
     frames->pushes = pushes ? &runtime->origin.pushes : NULL;
     frames->consumer = atomic_load_explicit(&stream->named_consumer, memory_order_relaxed);
     if (!pushes || !odb_pushes_knows(frames->pushes, frames->consumer))

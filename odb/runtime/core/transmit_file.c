@@ -9,7 +9,8 @@
 
 enum {
     CUTS = ODB_FRAMES - 3, /* beside a HELLO and two HINTs */
-    BYTES = 65536,         /* most real bytes that are read at once */
+    BYTES = 65536,         /* most real bytes that are sent at once */
+    COPIED = 8192,         /* so few are better copied: they can leave in one call with others */
 };
 
 struct file_turn {
@@ -64,9 +65,20 @@ static ssize_t send_span(struct odb_runtime *runtime, struct odb_stream *stream,
     return turn.error ? turn.error : sent;
 }
 
+static bool fill_with_tail(void *context, struct odb_frames *frames, const struct odb_geometry *receiver) {
+    (void)receiver;
+    odb_frames_add_tail(frames, context);
+    return true;
+}
+
 static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
                                const struct odb_file_range *range) {
     size_t size = range->length < BYTES ? range->length : BYTES;
+    struct odb_file_tail tail = {.file = range->file, .offset = range->offset, .length = size};
+    bool captured = size >= runtime->options.virtual_min; /* as memory */
+    /* sendfile waits for room where the descriptor blocks, and nothing may wait under the stream's lock. */
+    if (size > COPIED && !captured && !odb_transmit_blocks(fd, 0))
+        return odb_transmit_turn(runtime, stream, fd, 0, fill_with_tail, &tail);
     char *bytes = odb_real.malloc(size);
     if (!bytes) return -ENOMEM;
     ssize_t got = odb_real.pread(range->file, bytes, size, (off_t)range->offset);
