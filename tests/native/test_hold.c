@@ -165,7 +165,7 @@ static void bytes_that_are_held_are_bounded(void) {
     fixture_fill(bytes, sizeof bytes, 5, 0);
     for (size_t done = 0; done < sizeof bytes; done += 1000) {
         CHECK_EQ(world_send(client, bytes + done, 1000, 0), 1000);
-        CHECK(held_now() <= ODB_OUTBOX_HELD);
+        CHECK(held_now() <= world.options.hold_max);
     }
     next_turn();
     world_recv_all(server, got, sizeof got, sizeof got);

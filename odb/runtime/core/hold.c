@@ -201,7 +201,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     struct odb_outbox *outbox = &stream->out;
     size_t wire = 0;
     for (int i = 0; i < frames->count; i++) wire += frames->frame[i].wire;
-    if (outbox->finished || outbox->end + wire > ODB_OUTBOX_HELD) return false;
+    if (outbox->finished || outbox->end + wire > runtime->options.hold_max) return false;
     if (outbox->held.direct > 0) {
         outbox->held.direct--;
         return false;

@@ -17,8 +17,6 @@
 
 struct odb_outbox;
 
-#define ODB_OUTBOX_HELD ((size_t)64 << 10) /* most bytes that are held */
-
 /* What the outboxes of a process share. */
 struct odb_outboxes {
     struct odb_driver *driver;
