@@ -21,7 +21,11 @@ HARD = [
     ("descriptors", "reused"),
     ("waits", "epoll_edge"),
     ("waits", "poll"),
+    ("sharing", "turns"),
+    ("sharing", "processes"),
 ]
+# Nothing large goes out, or those that received it have ended.
+UNSEEN = {"full", "processes"}
 # These look at the heap, which is not the library's beside AddressSanitizer.
 ON_THE_HEAP = [("rows_memory", ""), ("memory", "realloc_grows"), ("signals", "touched_in_a_handler")]
 # ThreadSanitizer keeps SIGSEGV and what handlers may touch, threads of C11 and programs that replace themselves to itself:
@@ -36,11 +40,13 @@ THREADED = [
     ("waits", "epoll_edge"),
     ("waits", "poll"),
     ("memory", "realloc_grows"),
+    ("sharing", "threads"),
+    ("sharing", "processes"),
     ("processes", "workers"),
     ("processes", "exit"),
 ]
 # Forked children start a helper thread of their own.
-TSAN_OPTIONS = "die_after_fork=0:atexit_sleep_ms=0"
+TSAN_OPTIONS = f"die_after_fork=0:atexit_sleep_ms=0:suppressions={Path(__file__).parent / 'tsan.supp'}"
 ASAN_OPTIONS = "handle_segv=0:allow_user_segv_handler=1:use_sigaltstack=0:detect_leaks=0"
 
 
@@ -64,7 +70,7 @@ def test_program_finds_no_undefined_behaviour_in_the_library(
     preload: Preload, library_ubsan: Path, program: str, case: str
 ) -> None:
     counters = watched(preload, library_ubsan, program, case)
-    assert counters["span_bytes_received"] > 0 or case == "full"
+    assert counters["span_bytes_received"] > 0 or case in UNSEEN
 
 
 @pytest.mark.parametrize(("program", "case"), [*ROWS, *HARD])
@@ -94,4 +100,4 @@ def test_program_finds_no_race_in_the_library(
     watching = replace(preload, programs=build_tsan_preload / "preload")
     library = build_tsan_preload / "libodb.so"
     counters = watched(watching, library, program, case, TSAN_OPTIONS=TSAN_OPTIONS)
-    assert counters["spans_received"] > 0 or case == "full"
+    assert counters["spans_received"] > 0 or case in UNSEEN

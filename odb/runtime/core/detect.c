@@ -2,6 +2,7 @@
 #include "core/detect.h"
 
 #include "core/runtime.h"
+#include "core/sharing.h"
 #include "os/clock.h"
 #include "os/fds.h"
 #include "os/real.h"
@@ -223,9 +224,9 @@ bool odb_detect_wait(struct odb_stream *stream, int fd) {
     if (atomic_load(&stream->in.mode) != ODB_IN_DETECT) {
         return false;
     }
-    odb_lock_take(&stream->in.lock);
+    odb_in_take(stream);
     uint64_t until = atomic_load(&stream->in.mode) == ODB_IN_DETECT ? stream->undecided.until_ms : 0;
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     struct pollfd more = {.fd = fd, .events = POLLIN | POLLRDHUP};
     uint64_t now = odb_clock_ms();
     if (until == 0) {

@@ -26,6 +26,8 @@ struct odb_fdtable {
     _Atomic size_t streams;     /* in use; 0 lets every hook take its shortest way */
     struct odb_buffers buffers; /* of inboxes */
     struct odb_outboxes outboxes;
+    struct odb_lock forking; /* core/sharing.c: one fork, or end, at a time */
+    uint64_t round;          /* under it: walks over all streams so far */
 };
 
 bool odb_fdtable_init(struct odb_fdtable *table, struct odb_driver *driver, struct odb_stats *stats);

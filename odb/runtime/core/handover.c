@@ -2,6 +2,8 @@
 #include "core/handover.h"
 
 #include "core/sockets.h"
+#include "core/exact.h"
+#include "core/sharing.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -86,12 +88,13 @@ static void offer_as(struct odb_runtime *runtime, struct odb_stream *stream, int
     unlink(path);
     int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file < 0) return;
-    odb_lock_take(&stream->in.lock);
-    odb_lock_take(&stream->out.lock);
+    odb_in_take(stream);
+    odb_out_take(stream);
+    odb_exact_release(&stream->in, fd, stream->in.kept);
     send_parked(runtime, stream, fd);
     bool written = write_record(file, stream);
-    odb_lock_drop(&stream->out.lock);
-    odb_lock_drop(&stream->in.lock);
+    odb_out_drop(stream);
+    odb_in_drop(stream);
     odb_real.close(file);
     if (!written) unlink(path);
 }

@@ -3,6 +3,7 @@
 
 #include "core/frames.h"
 #include "core/runtime.h"
+#include "core/sharing.h"
 #include "os/fds.h"
 #include "os/real.h"
 
@@ -81,9 +82,9 @@ void odb_hold_release_one(struct odb_runtime *runtime, int fd) {
     int saved = errno;
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (stream) {
-        odb_lock_take(&stream->out.lock);
+        odb_out_take(stream);
         send_held(runtime, &stream->out);
-        odb_lock_drop(&stream->out.lock);
+        odb_out_drop(stream);
         odb_fdtable_let_go(&runtime->fds, stream);
     }
     errno = saved;
@@ -129,9 +130,9 @@ static bool get_ready(struct odb_runtime *runtime) {
 
 /* After the peer's end or an error the kernel answers at once what it would answer without us. */
 static bool is_open(struct odb_stream *stream) {
-    if (!odb_lock_try(&stream->in.lock)) return true;
+    if (!odb_in_try(stream)) return true;
     bool open = !stream->in.ended && !stream->in.error;
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return open;
 }
 
@@ -201,7 +202,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     struct odb_outbox *outbox = &stream->out;
     size_t wire = 0;
     for (int i = 0; i < frames->count; i++) wire += frames->frame[i].wire;
-    if (outbox->finished || outbox->end + wire > runtime->options.hold_max) return false;
+    if (stream->sharing || outbox->finished || outbox->end + wire > runtime->options.hold_max) return false;
     if (outbox->held.direct > 0) {
         outbox->held.direct--;
         return false;

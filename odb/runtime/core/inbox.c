@@ -2,6 +2,7 @@
 #include "core/inbox.h"
 
 #include "core/detect.h"
+#include "core/exact.h"
 #include "os/clock.h"
 #include "os/real.h"
 #include "wire/hint.h"
@@ -31,6 +32,7 @@ void odb_inbox_break(struct odb_runtime *runtime, struct odb_stream *stream, int
     stream->in.error = ECONNRESET;
     stream->in.ended = true;
     stream->in.begin = stream->in.end = stream->in.real = 0;
+    stream->in.kept = 0;
     stream->in.has_span = false;
     odb_wire_decoder_init(&stream->in.decoder,
                           false); /* nothing is parsed any more, so nothing is cut: the error is told once */
@@ -156,8 +158,8 @@ static ssize_t ask_kernel(struct odb_inbox *in, int fd, struct iovec *iov, int c
     return got;
 }
 
-/* True when something changed. */
-static bool fill(struct odb_runtime *runtime, struct odb_inbox *in, int fd) {
+/* As much as there is, or (exact) as much as is asked for. True when something changed. */
+static bool fill(struct odb_runtime *runtime, struct odb_inbox *in, int fd, bool exact) {
     if (!in->buffer) in->buffer = odb_buffers_take(&runtime->fds.buffers);
     if (!in->buffer) {
         in->error = ENOMEM;
@@ -171,7 +173,7 @@ static bool fill(struct odb_runtime *runtime, struct odb_inbox *in, int fd) {
     }
     struct iovec iov = {in->buffer + in->end, ODB_STREAM_BUFFER - in->end};
     if (in->bulk && in->end == 0) iov.iov_len = GLANCE;
-    ssize_t got = ask_kernel(in, fd, &iov, 1, iov.iov_len);
+    ssize_t got = exact && in->end == 0 ? odb_exact_receive(in, fd) : ask_kernel(in, fd, &iov, 1, iov.iov_len);
     if (got < 0 && errno == EAGAIN) return false;
     if (got < 0) in->error = errno;
     if (got <= 0) in->ended = true;
@@ -186,7 +188,7 @@ bool odb_inbox_advance(struct odb_runtime *runtime, struct odb_stream *stream, i
         parse(runtime, stream, fd);
         if (odb_inbox_has_piece(in) || in->error || in->ended) return true;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) return false;
-        if (!fill(runtime, in, fd)) return false;
+        if (!fill(runtime, in, fd, odb_exact_wanted(stream))) return false;
     }
 }
 
@@ -196,10 +198,12 @@ size_t odb_inbox_awaited(const struct odb_inbox *in) {
     return empty && bytes ? in->decoder.remaining : 0;
 }
 
-ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_inbox *in, int fd, struct iovec *iov, int count,
+ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *iov, int count,
                           size_t room) {
-    if (!in->buffer) in->buffer = odb_buffers_take(&runtime->fds.buffers);
-    size_t behind = !in->buffer ? 0 : room == in->decoder.remaining ? ODB_STREAM_BUFFER : GLANCE;
+    struct odb_inbox *in = &stream->in;
+    bool ahead = !odb_exact_wanted(stream);
+    if (!in->buffer && ahead) in->buffer = odb_buffers_take(&runtime->fds.buffers);
+    size_t behind = !in->buffer || !ahead ? 0 : room == in->decoder.remaining ? ODB_STREAM_BUFFER : GLANCE;
     if (behind > 0) iov[count++] = (struct iovec){in->buffer, behind};
     in->begin = in->end = 0;
     ssize_t got = ask_kernel(in, fd, iov, count, room + behind);
@@ -249,11 +253,12 @@ void odb_inbox_join_bytes(struct odb_runtime *runtime, struct odb_stream *stream
 
 void odb_inbox_look_ahead(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
+    if (in->real > 0 && in->kept > 0) odb_exact_release(in, fd, in->kept);
     do {
         odb_inbox_join_bytes(runtime, stream);
         bool full = in->end - in->begin == ODB_STREAM_BUFFER, all = in->begin + in->real == in->end;
         if (in->real == 0 || in->has_span || !all || full || in->ended || in->error) return;
-    } while (fill(runtime, in, fd));
+    } while (fill(runtime, in, fd, false));
 }
 
 /* The frame at `bytes` is nothing but a body that goes on where the span at hand ends. */

@@ -18,7 +18,7 @@ size_t odb_inbox_awaited(const struct odb_inbox *in);
 
 /* Receives such bytes where the application wants them: `room` of them at most, not more than are awaited, in `count` buffers of memory that is not guarded. `iov` has
  * a place for one more; what follows goes to the inbox. Returns bytes, -EAGAIN, or 0 when there is the end or an error to be told, or memory that odb_inbox_advance has to do without. */
-ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_inbox *in, int fd, struct iovec *iov, int count,
+ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *iov, int count,
                           size_t room);
 
 /* Joins the bytes of buffered frames to the piece of bytes at hand, up to the next span. */

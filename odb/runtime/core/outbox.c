@@ -1,6 +1,7 @@
 /* outbox.c: parks the rest of a started frame and sends it when the socket has room. */
 #include "core/outbox.h"
 
+#include "core/sharing.h"
 #include "os/fds.h"
 #include "os/real.h"
 #include "wire/header.h"
@@ -63,12 +64,13 @@ int odb_outbox_flush(struct odb_outbox *outbox, int fd) {
 /* In the helper thread: the socket has room, or is broken. */
 static void room(struct odb_watch *watch, uint32_t events) {
     struct odb_outbox *outbox = (struct odb_outbox *)(void *)((char *)watch - offsetof(struct odb_outbox, watch));
+    struct odb_stream *stream = (struct odb_stream *)(void *)((char *)outbox - offsetof(struct odb_stream, out));
     struct odb_outboxes *shared = outbox->shared;
     (void)events; /* a broken socket shows in the send */
-    odb_lock_take(&outbox->lock);
+    odb_out_take(stream);
     int result = odb_outbox_flush(outbox, watch->fd);
     if (result == -EAGAIN) {
-        odb_lock_drop(&outbox->lock);
+        odb_out_drop(stream);
         return;
     }
     if (result < 0) outbox->error = -result;
@@ -76,7 +78,7 @@ static void room(struct odb_watch *watch, uint32_t events) {
     odb_driver_remove(shared->driver, watch);
     odb_fds_close(watch->fd);
     outbox->watching = false;
-    odb_lock_drop(&outbox->lock);
+    odb_out_drop(stream);
     atomic_fetch_sub(&shared->waiting, 1);
     shared->let_go(shared, outbox);
 }

@@ -1,6 +1,7 @@
 /* readiness.c: what a stream has for the application, asked without taking it. */
 #include "core/inbox.h"
 #include "core/receive.h"
+#include "core/sharing.h"
 #include "os/real.h"
 
 #include <poll.h>
@@ -38,22 +39,22 @@ static bool look(struct odb_runtime *runtime, struct odb_stream *stream, int fd)
 
 bool odb_stream_look(struct odb_runtime *runtime, struct odb_stream *stream, int fd, bool *fresh) {
     *fresh = false;
-    if (!odb_lock_try(&stream->in.lock)) return true;
+    if (!odb_in_try(stream)) return true;
     if (is_left_to_kernel(&stream->in)) {
-        odb_lock_drop(&stream->in.lock);
+        odb_in_drop(stream);
         return false;
     }
     bool before = is_at_hand(&stream->in);
     bool readable = look(runtime, stream, fd);
     *fresh = !before && is_at_hand(&stream->in);
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return readable;
 }
 
 bool odb_stream_readable(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    if (!odb_lock_try(&stream->in.lock)) return true;
+    if (!odb_in_try(stream)) return true;
     bool readable = look(runtime, stream, fd);
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return readable;
 }
 
@@ -67,7 +68,7 @@ static bool counts_in_kernel(const struct odb_inbox *in, int fd, size_t *availab
     if (atomic_load(&in->mode) != ODB_IN_FRAMED || in->has_span || in->ended || in->error ||
         in->begin + in->real < in->end)
         return false;
-    size_t queued = queued_in_kernel(fd);
+    size_t queued = queued_in_kernel(fd) - in->kept; /* those are at hand as well */
     size_t most = in->decoder.section == ODB_WIRE_SECTION_REAL ? in->decoder.remaining : 0;
     *available = in->real + queued;
     return queued <= most;
@@ -76,7 +77,7 @@ static bool counts_in_kernel(const struct odb_inbox *in, int fd, size_t *availab
 size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     struct odb_inbox *in = &stream->in;
     size_t available = 0;
-    odb_lock_take(&in->lock);
+    odb_in_take(stream);
     if (odb_inbox_awaited(in) == 0) odb_inbox_advance(runtime, stream, fd);
     odb_inbox_join_bytes(runtime, stream);
     if (!counts_in_kernel(in, fd, &available)) {
@@ -86,23 +87,23 @@ size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stre
         if (odb_inbox_has_span(in)) available += in->head + in->span.length + in->tail - in->span_at;
         if (atomic_load(&in->mode) == ODB_IN_CLASSIC) available += queued_in_kernel(fd);
     }
-    odb_lock_drop(&in->lock);
+    odb_in_drop(stream);
     return available;
 }
 
 bool odb_stream_holds(struct odb_stream *stream) {
     struct odb_inbox *in = &stream->in;
-    if (!odb_lock_try(&in->lock)) return true;
+    if (!odb_in_try(stream)) return true;
     bool holds = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended;
-    odb_lock_drop(&in->lock);
+    odb_in_drop(stream);
     return holds;
 }
 
 bool odb_stream_owes(struct odb_stream *stream) {
     struct odb_inbox *in = &stream->in;
-    if (!odb_lock_try(&in->lock)) return true;
+    if (!odb_in_try(stream)) return true;
     bool owes = odb_inbox_has_piece(in) || in->begin < in->end || in->error || in->ended || !in->drained;
-    odb_lock_drop(&in->lock);
+    odb_in_drop(stream);
     return owes;
 }
 

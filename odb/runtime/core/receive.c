@@ -3,9 +3,11 @@
 
 #include "core/ahead.h"
 #include "core/detect.h"
+#include "core/exact.h"
 #include "core/inbox.h"
 #include "core/peers.h"
 #include "core/requester.h"
+#include "core/sharing.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -199,14 +201,17 @@ static ssize_t deliver_nothing(const struct odb_inbox *in, size_t room) {
     return (ssize_t)(room < left ? room : left);
 }
 
-static void consume(struct odb_inbox *in, size_t amount) {
+static void consume(struct odb_inbox *in, int fd, size_t amount) {
     if (in->real > 0) {
         in->begin += amount;
         in->real -= amount;
+        if (in->kept > 0) odb_exact_release(in, fd, amount);
         return;
     }
     in->span_at += amount;
-    if (in->span_at == in->head + in->span.length + in->tail) in->has_span = false;
+    if (in->span_at < in->head + in->span.length + in->tail) return;
+    in->has_span = false;
+    if (in->kept > 0) odb_exact_release(in, fd, in->kept);
 }
 
 /* One piece, or part of it. Same results as deliver_body. */
@@ -292,14 +297,15 @@ static bool touches_guards(const struct odb_runtime *runtime, const struct iovec
 /* Under the lock. The bytes of a frame that has begun go where the application wants them, without a stop in the inbox. Not worth it for a few, be they the frame's or the
  * call's; and nobody knows how many will come, so pages that would have to be opened for them stay as they are. Same results as odb_inbox_receive, 0 also for what has
  * to go the other way. `done`: what this call has delivered already. */
-static ssize_t receive_directly(struct odb_runtime *runtime, struct odb_inbox *in, int fd, const struct target *target,
-                                size_t done, int flags) {
+static ssize_t receive_directly(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                                const struct target *target, size_t done, int flags) {
+    struct odb_inbox *in = &stream->in;
     struct iovec parts[DIRECT_PARTS + 1];
     size_t awaited = odb_inbox_awaited(in), room;
     if (awaited == 0 || (flags & (MSG_PEEK | MSG_TRUNC))) return 0;
     int count = parts_of(target, parts, DIRECT_PARTS, awaited, &room);
     in->bulk = awaited >= DIRECT_MIN && done + room >= DIRECT_MIN && !touches_guards(runtime, parts, count);
-    return in->bulk ? odb_inbox_receive(runtime, in, fd, parts, count, room) : 0;
+    return in->bulk ? odb_inbox_receive(runtime, stream, fd, parts, count, room) : 0;
 }
 
 /* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, or -EAGAIN when there is none. */
@@ -313,7 +319,7 @@ static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *str
         if (shown >= 0) return shown;
     } else {
         ssize_t got = deliver(runtime, stream, to, room, begun, flags);
-        if (got > 0) consume(&stream->in, (size_t)got);
+        if (got > 0) consume(&stream->in, fd, (size_t)got);
         if (got >= 0) return got;
     }
     odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
@@ -332,7 +338,7 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
     }
     for (pass(&target, skip); target.count > 0;) {
         if (done > 0 && in->drained && in->begin == in->end && !odb_inbox_has_piece(in)) break;
-        ssize_t got = receive_directly(runtime, in, fd, &target, done, flags);
+        ssize_t got = receive_directly(runtime, stream, fd, &target, done, flags);
         if (got == 0) got = receive_piece(runtime, stream, fd, &target, done > 0, flags);
         if (got < 0) return done > 0 ? (ssize_t)done : no_piece(in);
         if ((got == 0 && done > 0) || (flags & MSG_PEEK)) return (ssize_t)done + got;
@@ -349,10 +355,10 @@ static int wait_for_bytes(struct odb_stream *stream, int fd) {
     if (odb_real.recv(fd, &byte, 1, MSG_PEEK) >= 0) return 0;
     int error = errno;
     if (error == EAGAIN || error == EINTR) return -error;
-    odb_lock_take(&stream->in.lock);
+    odb_in_take(stream);
     stream->in.error = error; /* the peek has taken it from the socket */
     stream->in.ended = true;
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return 0;
 }
 
@@ -374,9 +380,9 @@ static size_t iov_length(const struct iovec *iov, int count) {
 }
 
 static bool at_hand(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
-    if (!odb_lock_try(&stream->in.lock)) return true;
+    if (!odb_in_try(stream)) return true;
     bool is = odb_inbox_advance(runtime, stream, fd);
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return is;
 }
 
@@ -392,23 +398,25 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
     size_t wanted = iov_length(iov, count), done = 0;
     if (wanted == 0) return 0;
     for (;;) {
-        odb_lock_take(&stream->in.lock);
+        odb_in_take(stream);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
         if (got < 0 && got != -EAGAIN && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
-        odb_lock_drop(&stream->in.lock);
+        bool waits = got == -EAGAIN && done == 0 && blocks(fd, flags);
+        if (waits) odb_exact_wait(stream);
+        odb_in_drop(stream);
         if (got > 0) odb_ahead_restart(stream);
         if (got > 0 && stream->peer_port == 0) odb_requester_is(requester_on(stream));
         if (got > 0) done += (size_t)got;
         bool more = got > 0 && done < least(stream, wanted, flags);
-        if (!more && (got != -EAGAIN || done > 0 || !blocks(fd, flags))) return done > 0 ? (ssize_t)done : got;
-        if (more) {
-            if (!blocks(fd, flags)) return (ssize_t)done;
-            if (at_hand(runtime, stream, fd)) continue;
-        }
+        if (!more && !waits) return done > 0 ? (ssize_t)done : got;
+        if (more && !blocks(fd, flags)) return (ssize_t)done;
+        if (more && at_hand(runtime, stream, fd)) continue;
         odb_hold_release(runtime);
-        int error = wait_for_bytes(stream, fd);
+        if (more) odb_exact_wait(stream);
+        int error = more && odb_stream_holds(stream) ? 0 : wait_for_bytes(stream, fd);
+        odb_exact_waited(stream);
         if (error) return done > 0 ? (ssize_t)done : error;
     }
 }

@@ -1,6 +1,7 @@
 /* retire.c: makes a silent stream classic. */
 #include "core/retire.h"
 
+#include "core/sharing.h"
 #include "core/sockopt.h"
 
 /* Under both locks. The connecting side decides whether frames are spoken at all, as long as it has said nothing; an accepting side has to wait for what its peer says. */
@@ -16,15 +17,15 @@ static bool is_silent(const struct odb_stream *stream) {
 bool odb_retire(struct odb_runtime *runtime, int fd) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
     if (!stream) return true;
-    odb_lock_take(&stream->in.lock);
-    odb_lock_take(&stream->out.lock);
+    odb_in_take(stream);
+    odb_out_take(stream);
     bool silent = is_silent(stream);
     if (silent) {
         atomic_store(&stream->in.mode, ODB_IN_CLASSIC);
         atomic_store(&stream->out_mode, ODB_OUT_CLASSIC);
     }
-    odb_lock_drop(&stream->out.lock);
-    odb_lock_drop(&stream->in.lock);
+    odb_out_drop(stream);
+    odb_in_drop(stream);
     if (silent) {
         odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
         odb_sockopt_give_back(stream, fd);

@@ -4,6 +4,7 @@
 #include "core/activation.h"
 #include "core/fault.h"
 #include "core/heap.h"
+#include "core/sharing.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -76,17 +77,19 @@ void odb_runtime_end(struct odb_runtime *runtime) {
         odb_activation_end(runtime);
     }
     odb_runtime_drain(runtime);
-    if (!odb_runtime_is_foreign(runtime)) odb_stats_close(&runtime->stats);
+    if (odb_runtime_is_foreign(runtime)) return;
+    odb_sharing_before_end(&runtime->fds);
+    odb_stats_close(&runtime->stats);
 }
 
 bool odb_runtime_is_foreign(const struct odb_runtime *runtime) {
     return getpid() != runtime->pid;
 }
 
-/* Windows first: that waits for fetches, which this very process may be serving and needs the other locks for. Per-stream locks are not taken: a thread that forks
- * while another sends on the same connection has no use for that connection in the child. */
+/* Windows first of what is locked: that waits for fetches, which this very process may be serving and needs the other locks for. Per-stream locks are not held: core/sharing.h. */
 void odb_runtime_before_fork(struct odb_runtime *runtime) {
     odb_hold_release(runtime);
+    odb_sharing_before_fork(&runtime->fds);
     odb_windows_before_fork(&runtime->windows);
     odb_lock_take(&runtime->store.lock);
     odb_lock_take(&runtime->interests.lock);
@@ -102,6 +105,7 @@ void odb_runtime_after_fork_parent(struct odb_runtime *runtime) {
     odb_lock_drop(&runtime->interests.lock);
     odb_lock_drop(&runtime->store.lock);
     odb_windows_after_fork_parent(&runtime->windows);
+    odb_sharing_after_fork_parent(&runtime->fds);
 }
 
 void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
@@ -121,5 +125,6 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     odb_channels_after_fork_child(&runtime->channels);
     odb_store_after_fork_child(&runtime->store);
     odb_activation_after_fork_child(runtime);
+    odb_sharing_after_fork_child(&runtime->fds);
     odb_driver_add_tick(&runtime->driver, &runtime->reaper);
 }

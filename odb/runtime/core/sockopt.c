@@ -2,6 +2,7 @@
 #include "core/sockopt.h"
 
 #include "core/ahead.h"
+#include "core/sharing.h"
 #include "os/real.h"
 
 #include <errno.h>
@@ -102,14 +103,14 @@ int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, c
 
 /* Told once, like the kernel's own. */
 static int take_error(struct odb_stream *stream) {
-    odb_lock_take(&stream->out.lock);
+    odb_out_take(stream);
     int error = stream->out.error;
     stream->out.error = 0;
-    odb_lock_drop(&stream->out.lock);
-    if (error || !odb_lock_try(&stream->in.lock)) return error; /* whoever is receiving will tell it */
+    odb_out_drop(stream);
+    if (error || !odb_in_try(stream)) return error; /* whoever is receiving will tell it */
     error = stream->in.error;
     stream->in.error = 0;
-    odb_lock_drop(&stream->in.lock);
+    odb_in_drop(stream);
     return error;
 }
 

@@ -28,10 +28,12 @@ enum odb_out_mode { ODB_OUT_OPEN, ODB_OUT_HELLO, ODB_OUT_FRAMED, ODB_OUT_CLASSIC
 /* What the inbound direction has parsed and not yet delivered. */
 struct odb_inbox {
     struct odb_lock lock;
+    _Atomic uint32_t waiters; /* threads that wait for the socket; core/exact.h */
     _Atomic enum odb_in_mode mode;
     _Atomic bool drained; /* the kernel had nothing more when last asked, and has reported nothing since; no lock */
     struct odb_wire_decoder decoder;
     uint8_t *buffer; /* ODB_STREAM_BUFFER bytes from the kernel, or null while there are none */
+    size_t kept;     /* bytes that are in the kernel as well; core/exact.h */
     size_t begin;    /* buffer[begin, end) is not parsed yet */
     size_t end;
     size_t real;         /* of those, the first `real` bytes are application bytes */
@@ -51,6 +53,9 @@ struct odb_stream {
     _Atomic uint32_t references;
     struct odb_inbox in;
     struct odb_outbox out;
+    struct odb_sharing *sharing; /* under either lock: what other processes have of it; null: nothing; core/sharing.h */
+    bool passed_on, retreated;   /* core/sharing.c */
+    uint64_t round;              /* core/sharing.c: under the table's `forking` */
     _Atomic enum odb_out_mode out_mode;
     struct {
         _Atomic bool ours;            /* the kernel's TCP_NODELAY and TCP_CORK are what holding wants */

@@ -4,6 +4,7 @@
 #include "core/interrupted.h"
 #include "core/receive.h"
 #include "core/requester.h"
+#include "core/sharing.h"
 #include "core/transmit_private.h"
 #include "os/clock.h"
 #include "os/real.h"
@@ -187,7 +188,7 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
     struct odb_geometry receiver =
         odb_stream_unpack_geometry(atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed));
     bool hold = odb_hold_may(runtime, stream, fd);
-    odb_lock_take(&stream->out.lock);
+    odb_out_take(stream);
     hold = hold && stream->out.error == 0;
     ssize_t result = make_way(stream, fd);
     if (result == 0) {
@@ -195,7 +196,7 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
         result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags, hold) : -EAGAIN;
         give_back_pushes(runtime, &frames);
     }
-    odb_lock_drop(&stream->out.lock);
+    odb_out_drop(stream);
     return result;
 }
 
@@ -225,6 +226,7 @@ bool odb_stream_frames_out(struct odb_runtime *runtime, struct odb_stream *strea
         odb_stream_readable(runtime, stream, fd);
     if (atomic_compare_exchange_strong(&stream->out_mode, &open, ODB_OUT_CLASSIC))
         odb_count(&runtime->stats, ODB_STAT_streams_classic, 1);
+    if (open == ODB_OUT_OPEN) odb_sharing_tell(stream);
     return atomic_load(&stream->out_mode) != ODB_OUT_CLASSIC;
 }
 
@@ -288,11 +290,11 @@ ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, 
 int odb_stream_shutdown(struct odb_stream *stream, int fd, int how) {
     bool later = false;
     if (how != SHUT_RD) {
-        odb_lock_take(&stream->out.lock);
+        odb_out_take(stream);
         stream->out.finished = true;
         later = !odb_outbox_is_empty(&stream->out) && odb_outbox_flush(&stream->out, fd) == -EAGAIN;
         if (later) stream->out.shutdown = true;
-        odb_lock_drop(&stream->out.lock);
+        odb_out_drop(stream);
     }
     if (!later) return odb_real.shutdown(fd, how) == 0 ? 0 : -errno;
     if (how == SHUT_RDWR) odb_real.shutdown(fd, SHUT_RD);

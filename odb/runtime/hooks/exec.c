@@ -1,5 +1,6 @@
 /* exec.c: hooks of the calls that end a program image, by starting another or by ending the process at once. Argument lists of the execl family are copied to the stack: a vfork child must not allocate. */
 #include "core/handover.h"
+#include "core/sharing.h"
 
 #include "hooks/hook.h"
 
@@ -12,6 +13,7 @@ static struct odb_runtime *before(void) {
     int saved = errno;
     if (runtime) odb_handover_before_exec(runtime);
     if (runtime) odb_runtime_drain(runtime); /* nobody serves payloads after exec */
+    if (runtime && !odb_runtime_is_foreign(runtime)) odb_sharing_before_end(&runtime->fds);
     errno = saved;
     return runtime;
 }
@@ -19,6 +21,7 @@ static struct odb_runtime *before(void) {
 static int failed(struct odb_runtime *runtime, int result) {
     int saved = errno;
     if (runtime) odb_handover_after_failed_exec(runtime);
+    if (runtime && !odb_runtime_is_foreign(runtime)) odb_sharing_after_failed_exec(&runtime->fds);
     errno = saved;
     return result;
 }

@@ -158,6 +158,14 @@ bool odb_wire_decoder_skip(struct odb_wire_decoder *decoder, size_t n) {
     return true;
 }
 
+size_t odb_wire_decoder_wants(const struct odb_wire_decoder *decoder) {
+    if (decoder->section == ODB_WIRE_SECTION_HEADER) {
+        return (size_t)ODB_WIRE_HEADER_SIZE - decoder->collected;
+    }
+    return decoder->section == ODB_WIRE_SECTION_FIXED ? fixed_size(decoder->type) - decoder->collected
+                                                      : decoder->remaining;
+}
+
 bool odb_wire_decoder_at_boundary(const struct odb_wire_decoder *decoder) {
     return decoder->error == ODB_WIRE_OK && decoder->section == ODB_WIRE_SECTION_HEADER && decoder->collected == 0;
 }

@@ -74,6 +74,9 @@ size_t odb_wire_decoder_feed(struct odb_wire_decoder *decoder, const uint8_t *in
  * changes, when n > remaining. */
 bool odb_wire_decoder_skip(struct odb_wire_decoder *decoder, size_t n);
 
+/* How many bytes the header, the fixed body or the section that has begun is still short of; never 0. */
+size_t odb_wire_decoder_wants(const struct odb_wire_decoder *decoder);
+
 /* Between frames and without error: the only place where the end of the stream is not a truncation. */
 bool odb_wire_decoder_at_boundary(const struct odb_wire_decoder *decoder);
 
