@@ -17,6 +17,11 @@
 
 #include <sys/socket.h>
 
+/* True when an option of `level` on `fd` needs this file's attention; else the hook calls libc straight away. What is noted of sockets that are no streams yet is at SOL_SOCKET. */
+static inline bool odb_sockopt_matters(const struct odb_runtime *runtime, int fd, int level) {
+    return level == SOL_SOCKET || odb_fdtable_has(&runtime->fds, fd);
+}
+
 int odb_setsockopt(struct odb_runtime *runtime, int fd, int level, int option, const void *value, socklen_t length);
 int odb_getsockopt(struct odb_runtime *runtime, int fd, int level, int option, void *value, socklen_t *length);
 

@@ -47,14 +47,16 @@ ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 
 ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length))
-                   : odb_real.setsockopt(fd, level, option, value, length);
+    if (!runtime || !odb_sockopt_matters(runtime, fd, level))
+        return odb_real.setsockopt(fd, level, option, value, length);
+    return ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length));
 }
 
 ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length))
-                   : odb_real.getsockopt(fd, level, option, value, length);
+    if (!runtime || !odb_fdtable_has(&runtime->fds, fd))
+        return odb_real.getsockopt(fd, level, option, value, length);
+    return ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length));
 }
 
 ODB_EXPORT int listen(int fd, int backlog) {
