@@ -14,6 +14,7 @@
 /* Waits that reached the kernel: a busy loop shows here. */
 static _Atomic unsigned kernel_waits;
 static int (*genuine_pwait2)(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
+static int (*genuine_wait)(int, struct epoll_event *, int, int);
 static int (*genuine_ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 static int (*genuine_pselect)(int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *);
 
@@ -21,6 +22,11 @@ static int counted_pwait2(int set, struct epoll_event *events, int room, const s
                           const sigset_t *mask) {
     atomic_fetch_add(&kernel_waits, 1);
     return genuine_pwait2(set, events, room, timeout, mask);
+}
+
+static int counted_wait(int from, struct epoll_event *into, int room, int timeout) {
+    atomic_fetch_add(&kernel_waits, 1);
+    return genuine_wait(from, into, room, timeout);
 }
 
 static int counted_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask) {
@@ -472,9 +478,11 @@ static const struct check_case cases[] = {
 int main(int argc, char **argv) {
     world_begin(NULL);
     genuine_pwait2 = odb_real.epoll_pwait2;
+    genuine_wait = odb_real.epoll_wait;
     genuine_ppoll = odb_real.ppoll;
     genuine_pselect = odb_real.pselect;
     odb_real.epoll_pwait2 = genuine_pwait2 ? counted_pwait2 : NULL;
+    odb_real.epoll_wait = counted_wait;
     odb_real.ppoll = counted_ppoll;
     odb_real.pselect = counted_pselect;
     return check_run(cases, sizeof cases / sizeof *cases, argc, argv);

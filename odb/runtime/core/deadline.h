@@ -13,7 +13,7 @@ struct odb_deadline {
 
 static inline struct odb_deadline odb_deadline_in(const struct timespec *timeout) {
     struct odb_deadline deadline = {.forever = timeout == NULL};
-    if (!timeout) return deadline;
+    if (!timeout || (timeout->tv_sec == 0 && timeout->tv_nsec == 0)) return deadline; /* or: over long ago */
     clock_gettime(CLOCK_MONOTONIC, &deadline.at);
     deadline.at.tv_sec += timeout->tv_sec;
     deadline.at.tv_nsec += timeout->tv_nsec;

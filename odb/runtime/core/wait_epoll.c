@@ -128,8 +128,22 @@ static int sift(struct odb_runtime *runtime, int set, struct epoll_event *events
     return kept;
 }
 
+/* Whole milliseconds that fit into an int; null, for ever, is one of them. */
+static bool in_ms(const struct timespec *left, int *milliseconds) {
+    *milliseconds = -1;
+    if (!left) return true;
+    if (left->tv_sec < 0 || left->tv_sec >= INT_MAX / 1000 || left->tv_nsec < 0 || left->tv_nsec >= 1000000000 ||
+        left->tv_nsec % 1000000 != 0)
+        return false;
+    *milliseconds = (int)(left->tv_sec * 1000 + left->tv_nsec / 1000000);
+    return true;
+}
+
+/* The oldest of the calls is the cheapest one. */
 static int wait_kernel(int set, struct epoll_event *events, int room, const struct timespec *left,
                        const sigset_t *mask) {
+    int whole;
+    if (!mask && in_ms(left, &whole)) return odb_real.epoll_wait(set, events, room, whole);
     if (odb_real.epoll_pwait2) {
         int result = odb_real.epoll_pwait2(set, events, room, left, mask);
         if (result >= 0 || errno != ENOSYS) return result;
@@ -171,7 +185,6 @@ static bool is_uneventful(const struct odb_runtime *runtime) {
 
 int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
                    const struct timespec *timeout, const sigset_t *mask) {
-    struct odb_deadline deadline = odb_deadline_in(timeout);
     const struct timespec *left = timeout;
     odb_hold_release(runtime);
     odb_hold_turn(set);
@@ -179,6 +192,7 @@ int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *eve
     bool shared = atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed);
     if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);
     if (is_uneventful(runtime)) return wait_kernel(set, events, room, timeout, mask);
+    struct odb_deadline deadline = odb_deadline_in(timeout);
     for (;;) {
         int reported;
         if (shared) odb_interest_sleep(&runtime->interests, set);
