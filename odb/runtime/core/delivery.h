@@ -12,8 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ODB_DELIVERY_SAMPLE ((uint64_t)1 << 20) /* bytes mapped before a judgement */
-#define ODB_DELIVERY_TRUST ((uint64_t)64 << 20) /* bytes fetched at once before the next sample */
+#define ODB_DELIVERY_SAMPLE ((uint64_t)1 << 20)    /* bytes mapped before a judgement */
+#define ODB_DELIVERY_TRUST ((uint64_t)64 << 20)    /* bytes fetched at once before the next sample */
+#define ODB_DELIVERY_QUESTION ((uint64_t)64 << 10) /* bytes that are copied in the time of a question and its answer */
 
 struct odb_delivery {
     _Atomic uint64_t mapped;       /* bytes, in this sample */

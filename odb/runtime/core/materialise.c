@@ -128,7 +128,7 @@ static void settle_run(struct odb_windows *windows, struct run *run, bool fetche
             atomic_fetch_and(entry, ~(uintptr_t)ODB_BUSY_BIT);
     }
     if (fetched) odb_count(windows->stats, ODB_STAT_materialised_bytes, run->length);
-    if (fetched) odb_delivery_materialised(&windows->delivery, run->length);
+    if (fetched) odb_delivery_materialised(odb_windows_delivery(windows, &run->span), run->length);
 }
 
 /* Returns 0 or the first error. Every claimed run is settled, one way or the other. */
@@ -176,6 +176,15 @@ int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov
     return 0;
 }
 
+/* A page that is fetched because part of it is overwritten has cost a question and its answer, like a larger piece. */
+static void note_patch(struct odb_windows *windows, const struct iovec *edge) {
+    struct odb_span span;
+    size_t plain;
+    if (odb_windows_touch(windows, edge->iov_base, edge->iov_len) &&
+        odb_windows_find(windows, edge->iov_base, edge->iov_len, &span, &plain) > 0)
+        odb_delivery_materialised(odb_windows_delivery(windows, &span), ODB_DELIVERY_QUESTION);
+}
+
 int odb_windows_overwrite(struct odb_windows *windows, void *start, size_t length) {
     uintptr_t first = (uintptr_t)start, end = first + length;
     if (!odb_windows_any(windows) || length == 0) return 0;
@@ -184,7 +193,34 @@ int odb_windows_overwrite(struct odb_windows *windows, void *start, size_t lengt
     struct iovec edges[2] = {{start, 0}, {(void *)odb_page_down(end), 0}};
     if (first != whole) edges[0].iov_len = 1;
     if (end != whole_end) edges[1].iov_len = 1;
+    for (int i = 0; i < 2; i++) note_patch(windows, &edges[i]);
     return odb_windows_materialise(windows, edges, 2);
+}
+
+/* The window that comes first of those before `span` in its channel; an empty range when there is none. Only young ones can be. */
+static struct iovec first_before(struct odb_windows *windows, const struct odb_span *span) {
+    enum { YOUNG = 64 };
+    struct iovec range = {NULL, 0};
+    uint64_t position = span->push_position;
+    odb_lock_take(&windows->lock);
+    const struct odb_window *at = windows->first;
+    for (int i = 0; at && i < YOUNG; i++, at = at->next) {
+        if (at->span.push_channel != span->push_channel || at->span.push_position >= position ||
+            odb_pushed_where(&windows->channels->pushed, &at->span) == ODB_PUSHED_PASSED)
+            continue;
+        position = at->span.push_position;
+        range = (struct iovec){(void *)at->start, at->span.length};
+    }
+    odb_lock_drop(&windows->lock);
+    return range;
+}
+
+void odb_windows_fetch_before(struct odb_windows *windows, const struct odb_span *span) {
+    struct odb_pushed *pushed = &windows->channels->pushed;
+    while (odb_windows_any(windows) && odb_pushed_where(pushed, span) == ODB_PUSHED_LATER) {
+        struct iovec range = first_before(windows, span);
+        if (range.iov_len == 0 || odb_windows_materialise(windows, &range, 1) != 0) return;
+    }
 }
 
 int odb_windows_fault(struct odb_windows *windows, void *address) {

@@ -2,6 +2,7 @@
 #include "core/pushed.h"
 
 #include "core/channel.h"
+#include "core/pushed_bytes.h"
 #include "core/pushes.h"
 #include "core/requester.h"
 #include "os/clock.h"
@@ -13,11 +14,12 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 
-enum { LOCK_TRIES = 2000, STUCK_MS = 1000, LOOK_MS = 250, WAIT_MS = 1000, PIECES = 16 };
+enum { LOCK_TRIES = 2000, STUCK_MS = 1000, LOOK_MS = 250 };
 
 void odb_pushed_init(struct odb_pushed *pushed, const struct odb_options *options, struct odb_stats *stats) {
     pushed->options = options;
     pushed->stats = stats;
+    odb_pipes_init(&pushed->pipes);
     for (uint32_t i = 0; i < ODB_PUSHED_SLOTS; i++) atomic_store(&pushed->channel[i].fd, -1);
 }
 
@@ -29,7 +31,10 @@ void odb_pushed_after_fork_child(struct odb_pushed *pushed) {
         int fd = atomic_exchange(&channel->fd, -1);
         if (odb_fds_is_internal(fd)) odb_fds_close(fd);
         atomic_store(&channel->number, 0);
+        channel->pipe = NULL;
+        channel->piped = 0;
     }
+    odb_pipes_after_fork_child(&pushed->pipes);
     atomic_store(&pushed->consumer, 0);
 }
 
@@ -58,6 +63,7 @@ uint64_t odb_pushed_consumer(struct odb_pushed *pushed) {
 /* Under the channel's lock. */
 static void discard(struct odb_pushed_channel *channel) {
     atomic_store(&channel->number, 0);
+    odb_pushed_drop_pipe(channel);
     int fd = atomic_exchange(&channel->fd,
                              -1); /* forgotten before it is closed, so that a forked child never closes a stranger */
     odb_fds_close(fd);
@@ -88,75 +94,55 @@ static bool report(struct odb_pushed *pushed, struct odb_pushed_channel *channel
     return passed < ODB_PUSH_REPORT || say(pushed, channel, passed);
 }
 
-static bool wait_readable(const struct odb_pushed *pushed, int fd) {
-    struct pollfd entry = {.fd = fd, .events = POLLIN};
-    uint64_t limit = pushed->options->deadline_ms < WAIT_MS ? pushed->options->deadline_ms : WAIT_MS;
-    int ready;
-    do ready = odb_real.poll(&entry, 1, (int)limit);
-    while (ready < 0 && errno == EINTR);
-    return ready > 0;
-}
-
-/* What a receive's result means: 1 go on, 0 failed. */
-static bool went_on(const struct odb_pushed *pushed, int fd, ssize_t got) {
-    if (got > 0 || (got < 0 && errno == EINTR)) return true;
-    return got < 0 && errno == EAGAIN && wait_readable(pushed, fd);
-}
-
-/* Under the channel's lock. MSG_TRUNC throws bytes of a TCP socket away without copying them. */
-static bool skip_to(struct odb_pushed *pushed, struct odb_pushed_channel *channel, uint64_t position) {
-    int fd = atomic_load(&channel->fd);
-    while (channel->position < position) {
-        ssize_t got = odb_real.recv(fd, NULL, position - channel->position, MSG_TRUNC | MSG_DONTWAIT);
-        if (!went_on(pushed, fd, got)) return false;
-        if (got <= 0) continue;
-        channel->position += (uint64_t)got;
-        channel->skipped += (uint64_t)got;
-        odb_count(pushed->stats, ODB_STAT_push_bytes_skipped, (uint64_t)got);
-    }
-    return true;
-}
-
-/* Under the channel's lock. */
-static bool take_bytes(struct odb_pushed *pushed, struct odb_pushed_channel *channel, uint64_t length,
-                       const struct iovec *iov, int count) {
-    struct odb_scatter into = {.iov = iov, .count = count};
-    struct iovec pieces[PIECES];
-    int fd = atomic_load(&channel->fd);
-    for (uint64_t left = length; left > 0;) {
-        struct msghdr message = {.msg_iov = pieces};
-        message.msg_iovlen = (size_t)odb_scatter_window(&into, left, pieces, PIECES);
-        ssize_t got = odb_real.recvmsg(fd, &message, MSG_DONTWAIT);
-        if (!went_on(pushed, fd, got)) return false;
-        if (got <= 0) continue;
-        odb_scatter_advance(&into, (size_t)got);
-        left -= (uint64_t)got;
-        channel->position += (uint64_t)got;
-    }
-    return true;
-}
-
 static bool is_meant(const struct odb_pushed_channel *channel, const struct odb_span *span) {
     return atomic_load(&channel->number) == span->push_channel && channel->origin.port == span->origin.port &&
            memcmp(channel->origin.address, span->origin.address, sizeof channel->origin.address) == 0;
 }
 
 /* Under the channel's lock. */
+static bool is_ahead(const struct odb_pushed_channel *channel, const struct odb_span *span) {
+    return is_meant(channel, span) && span->push_position >= channel->position &&
+           span->push_position + span->length <= channel->limit;
+}
+
+/* Under the channel's lock. */
+static void settle(struct odb_pushed *pushed, struct odb_pushed_channel *channel, bool well) {
+    channel->moved_ms = odb_clock_ms();
+    if (!well || !report(pushed, channel)) discard(channel);
+}
+
+/* Under the channel's lock. */
 static bool take(struct odb_pushed *pushed, struct odb_pushed_channel *channel, const struct odb_span *span,
                  const struct iovec *iov, int count) {
-    if (!is_meant(channel, span) || span->push_position < channel->position ||
-        span->push_position + span->length > channel->limit)
-        return false;
-    bool taken = skip_to(pushed, channel, span->push_position) && take_bytes(pushed, channel, span->length, iov, count);
-    channel->moved_ms = odb_clock_ms();
-    if (!taken || !report(pushed, channel)) discard(channel);
+    if (!is_ahead(channel, span)) return false;
+    bool taken = odb_pushed_skip_to(pushed, channel, span->push_position) &&
+                 odb_pushed_take_bytes(pushed, channel, span->length, iov, count);
+    settle(pushed, channel, taken);
     return taken;
 }
 
+static struct odb_pushed_channel *channel_of(struct odb_pushed *pushed, uint32_t number) {
+    return &pushed->channel[number % ODB_PUSHED_SLOTS];
+}
+
+bool odb_pushed_is_own(const struct odb_pushed *pushed, uint32_t number) {
+    return number != 0 &&
+           atomic_load_explicit(&pushed->channel[number % ODB_PUSHED_SLOTS].number, memory_order_relaxed) == number;
+}
+
+enum odb_pushed_place odb_pushed_where(struct odb_pushed *pushed, const struct odb_span *span) {
+    struct odb_pushed_channel *channel = channel_of(pushed, span->push_channel);
+    if (!odb_pushed_is_own(pushed, span->push_channel)) return ODB_PUSHED_PASSED;
+    if (!odb_lock_try(&channel->lock)) return ODB_PUSHED_LATER;
+    enum odb_pushed_place place = ODB_PUSHED_PASSED;
+    if (is_ahead(channel, span)) place = span->push_position == channel->position ? ODB_PUSHED_NEXT : ODB_PUSHED_LATER;
+    odb_lock_drop(&channel->lock);
+    return place;
+}
+
 bool odb_pushed_take(struct odb_pushed *pushed, const struct odb_span *span, const struct iovec *iov, int count) {
-    struct odb_pushed_channel *channel = &pushed->channel[span->push_channel % ODB_PUSHED_SLOTS];
-    if (atomic_load_explicit(&channel->number, memory_order_relaxed) != span->push_channel)
-        return false; /* meant for another consumer */
+    struct odb_pushed_channel *channel = channel_of(pushed, span->push_channel);
+    if (!odb_pushed_is_own(pushed, span->push_channel)) return false; /* meant for another consumer */
     int saved = errno;
     bool taken = false;
     if (lock_soon(&channel->lock)) {
@@ -166,6 +152,33 @@ bool odb_pushed_take(struct odb_pushed *pushed, const struct odb_span *span, con
     if (taken) odb_count(pushed->stats, ODB_STAT_push_bytes_taken, span->length);
     errno = saved;
     return taken;
+}
+
+/* Under the channel's lock. */
+static enum odb_pushed_end splice_on(struct odb_pushed *pushed, struct odb_pushed_channel *channel,
+                                     const struct odb_span *span, int to, unsigned flags, uint64_t *sent, int *error) {
+    if (!is_ahead(channel, span)) return ODB_PUSHED_LOST;
+    enum odb_pushed_end end = ODB_PUSHED_LOST;
+    if (odb_pushed_skip_to(pushed, channel, span->push_position))
+        end = odb_pushed_splice_bytes(pushed, channel, span->length, to, flags, sent, error);
+    settle(pushed, channel, end != ODB_PUSHED_LOST);
+    return end;
+}
+
+enum odb_pushed_end odb_pushed_splice(struct odb_pushed *pushed, const struct odb_span *span, int to, unsigned flags,
+                                      uint64_t *sent, int *error) {
+    struct odb_pushed_channel *channel = channel_of(pushed, span->push_channel);
+    int saved = errno;
+    enum odb_pushed_end end = ODB_PUSHED_LOST;
+    if (lock_soon(&channel->lock)) {
+        end = splice_on(pushed, channel, span, to, flags, sent, error);
+        odb_lock_drop(&channel->lock);
+    }
+    odb_count(pushed->stats, ODB_STAT_push_bytes_taken, *sent);
+    odb_count(pushed->stats, ODB_STAT_spliced_bytes, *sent);
+    if (*sent > 0) odb_count(pushed->stats, ODB_STAT_splices, 1);
+    errno = saved;
+    return end;
 }
 
 /* Under the pool's and the channel's lock. */
@@ -204,8 +217,9 @@ static void look_after(struct odb_pushed *pushed, struct odb_pushed_channel *cha
     channel->moved_ms = now;
     bool gone =
         odb_real.recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0 || odb_real.ioctl(fd, FIONREAD, &waiting) != 0;
-    if (!gone && waiting > 0) {
-        gone = !skip_to(pushed, channel, channel->position + (uint64_t)waiting) ||
+    uint64_t unclaimed = channel->piped + (uint64_t)waiting;
+    if (!gone && unclaimed > 0) {
+        gone = !odb_pushed_skip_to(pushed, channel, channel->position + unclaimed) ||
                !say(pushed, channel, channel->position - channel->reported);
     }
     if (gone) discard(channel);

@@ -9,6 +9,7 @@
 #define ODB_CORE_PUSHED_H
 
 #include "core/options.h"
+#include "core/pipes.h"
 #include "core/span.h"
 #include "core/stats.h"
 #include "os/lock.h"
@@ -23,11 +24,13 @@ struct odb_pushed_channel {
     _Atomic int fd;          /* -1: none */
     _Atomic uint32_t number; /* its lowest bits are the slot's index; 0: unused */
     struct odb_origin_address origin;
-    bool introduced;   /* the first PUSH has been sent */
-    uint64_t position; /* of the next byte to come out of the socket */
-    uint64_t limit;    /* credits granted reach so far */
-    uint64_t reported; /* position of the last report */
-    uint64_t skipped;  /* since then */
+    bool introduced;       /* the first PUSH has been sent */
+    struct odb_pipe *pipe; /* holds what has been drawn from the socket ahead; null: nothing has */
+    uint64_t piped;        /* bytes in it */
+    uint64_t position;     /* of the next byte to come out, of the pipe or else of the socket */
+    uint64_t limit;        /* credits granted reach so far */
+    uint64_t reported;     /* position of the last report */
+    uint64_t skipped;      /* since then */
     uint64_t moved_ms;
 };
 
@@ -37,6 +40,7 @@ struct odb_pushed {
     struct odb_lock lock;      /* of opening and closing */
     _Atomic uint64_t consumer; /* random number of this process; 0: not chosen yet */
     _Atomic uint64_t looked_ms;
+    struct odb_pipes pipes;
     struct odb_pushed_channel channel[ODB_PUSHED_SLOTS];
 };
 
@@ -48,6 +52,27 @@ uint64_t odb_pushed_consumer(struct odb_pushed *pushed);
 
 /* Takes span->length pushed bytes into iov, waiting for them as long as there is progress. False: FETCH them (iov's contents are undefined). */
 bool odb_pushed_take(struct odb_pushed *pushed, const struct odb_span *span, const struct iovec *iov, int count);
+
+/* Is the channel one of this process's own? It may be lost all the same. */
+bool odb_pushed_is_own(const struct odb_pushed *pushed, uint32_t number);
+
+/* Where the first byte of a span is: no longer in its channel, the next to come out of it, or behind others. Never waits; of a channel that is in use
+ * nothing better is known than that it may be behind others. */
+enum odb_pushed_place { ODB_PUSHED_PASSED, ODB_PUSHED_NEXT, ODB_PUSHED_LATER };
+enum odb_pushed_place odb_pushed_where(struct odb_pushed *pushed, const struct odb_span *span);
+
+enum odb_pushed_end {
+    ODB_PUSHED_SENT,    /* all of it */
+    ODB_PUSHED_FULL,    /* the socket takes no more: the rest is still in the channel */
+    ODB_PUSHED_REFUSED, /* the socket has failed: errno in `*error` */
+    ODB_PUSHED_KEPT,    /* no pipe is to be had: the rest can still be taken */
+    ODB_PUSHED_LOST     /* the rest is to be FETCHed */
+};
+
+/* Moves pushed bytes into a non-blocking TCP socket without copying them, waiting for them as odb_pushed_take does; `*sent`, which begins as 0, is how many
+ * have left and are out of the channel. `flags` are of splice. */
+enum odb_pushed_end odb_pushed_splice(struct odb_pushed *pushed, const struct odb_span *span, int to, unsigned flags,
+                                      uint64_t *sent, int *error);
 
 /* Something was fetched from this origin: opens a channel more, if there are not enough, and frees those that are stuck. Does not wait. */
 void odb_pushed_want(struct odb_pushed *pushed, const struct odb_origin_address *origin);

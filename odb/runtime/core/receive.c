@@ -8,6 +8,7 @@
 #include "core/peers.h"
 #include "core/requester.h"
 #include "core/sharing.h"
+#include "core/splice_out.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144, DIRECT_MIN = 4096, DIRECT_PARTS = 16 };
+enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 };
 
 /* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
  * handler; a program may also have allocated the stack it runs on from the heap. */
@@ -49,6 +51,7 @@ static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream
 
 static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
     if (is_out_of_reach(runtime, stream, span)) return -EACCES;
+    if (odb_splice_out_may(runtime, span)) odb_windows_fetch_before(&runtime->windows, span);
     struct iovec iov = {into, span->length};
     int error = odb_channels_fetch(&runtime->channels, span, &iov, 1);
     if (error) is_out_of_reach(runtime, stream, span); /* perhaps known only now */
@@ -133,6 +136,7 @@ static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *s
     struct iovec iov = {to, amount};
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (error) return error;
+    if (odb_splice_out_may(runtime, &part)) odb_windows_fetch_before(&runtime->windows, &part);
     if (part.push_channel != 0 &&
         odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) {
         if (odb_pushed_take(&runtime->channels.pushed, &part, &iov, 1)) return (ssize_t)amount;
@@ -154,10 +158,30 @@ static void note_geometry(struct odb_stream *stream, const void *to, size_t room
                               memory_order_relaxed);
 }
 
-static bool fetches_at_once(struct odb_runtime *runtime, size_t amount) {
+/* Will this piece and what is known to follow it end a body within a page? The piece that ends it then covers a page in part, and if that page were a
+ * window on what has been sent before, it would have to be fetched again. */
+static bool ends_in_page(const struct odb_inbox *in, size_t amount, size_t room) {
+    size_t rest = in->span.length - (in->span_at - in->head) - amount;
+    return rest < room && (rest > 0 ? rest : amount) % ODB_PAGE != 0;
+}
+
+/* What was pushed to us needs no asking: a window on it is worth its guards only where the body is long and its pages are sent whole. */
+static bool better_taken(const struct odb_inbox *in, const struct odb_span *part, size_t room,
+                         enum odb_pushed_place place) {
+    return place == ODB_PUSHED_PASSED || part->length < SPLICE_PART || part->offset < SPLICE_FROM ||
+           (place == ODB_PUSHED_NEXT && ends_in_page(in, part->length, room));
+}
+
+static bool fetches_at_once(struct odb_runtime *runtime, const struct odb_span *part) {
     unsigned delivery = runtime->options.delivery;
-    return delivery == ODB_DELIVERY_FETCH ||
-           (delivery == ODB_DELIVERY_LEARN && odb_delivery_fetches(&runtime->windows.delivery, amount));
+    if (delivery != ODB_DELIVERY_LEARN) return delivery == ODB_DELIVERY_FETCH;
+    return odb_delivery_fetches(odb_windows_delivery(&runtime->windows, part), part->length);
+}
+
+/* A call that has delivered something ends rather than ask for an edge, or take one from behind a window that it has mapped. */
+static bool ends_here(enum odb_pushed_place place, bool edge_first, bool pages, bool last) {
+    if (place == ODB_PUSHED_NEXT) return false;
+    return edge_first || (!pages && (!last || place == ODB_PUSHED_LATER));
 }
 
 /* Body bytes: maps whole pages, fetches what cannot be mapped. `begun` says that this call has delivered something already, so that it may end here rather than fetch.
@@ -169,8 +193,13 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
     bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);
-    if (pages && fetches_at_once(runtime, amount)) return deliver_eagerly(runtime, stream, to, amount);
-    if (begun && (first > start || (!pages && amount < left))) return 0;
+    struct odb_span all = odb_span_part(&in->span, at, amount);
+    bool own = odb_splice_out_may(runtime, &all);
+    enum odb_pushed_place place = own ? odb_pushed_where(&runtime->channels.pushed, &all) : ODB_PUSHED_PASSED;
+    bool taken = own && runtime->options.delivery == ODB_DELIVERY_LEARN && better_taken(in, &all, room, place);
+    if (pages && !(begun && place == ODB_PUSHED_LATER) && (taken || fetches_at_once(runtime, &all)))
+        return deliver_eagerly(runtime, stream, to, amount);
+    if (begun && ends_here(place, first > start, pages, amount == left)) return 0;
     if (!pages) {
         odb_count(&runtime->stats, wide ? ODB_STAT_fallback_not_heap : ODB_STAT_fallback_no_page, 1);
         return deliver_fetched(runtime, stream, to, amount);

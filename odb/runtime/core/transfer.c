@@ -4,6 +4,7 @@
 #include "core/receive.h"
 #include "core/requester.h"
 #include "core/sockopt.h"
+#include "core/splice_out.h"
 #include "core/transmit.h"
 #include "core/waiting.h"
 #include "os/real.h"
@@ -85,7 +86,11 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
 
 static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags,
                            enum odb_family family) {
-    if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
+    ssize_t sent;
+    enum odb_splice_out spliced = odb_splice_out(runtime, fd, message, flags, &sent);
+    if (spliced == ODB_SPLICE_OUT_DONE) return as_result(sent);
+    if (spliced == ODB_SPLICE_OUT_LOST || !make_real(runtime, message->msg_iov, message->msg_iovlen))
+        return lost(runtime, fd);
     if (family == ODB_FILE_CALL) return odb_real.writev(fd, message->msg_iov, (int)message->msg_iovlen);
     return odb_real.sendmsg(fd, message, flags);
 }

@@ -81,6 +81,11 @@ static int prepare(struct odb_windows *windows, uintptr_t start, uintptr_t end) 
     return 0;
 }
 
+struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const struct odb_span *span) {
+    bool ahead = windows->options->splice && odb_pushed_is_own(&windows->channels->pushed, span->push_channel);
+    return ahead ? &windows->ahead : &windows->asked;
+}
+
 int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span) {
     uintptr_t first = (uintptr_t)start, end = first + length;
     struct odb_window *window;
@@ -105,7 +110,7 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
         windows->first = window;
         for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
         odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
-        odb_delivery_mapped(&windows->delivery, length);
+        odb_delivery_mapped(odb_windows_delivery(windows, span), length);
     } else if (window) {
         give_back(windows, window);
     }

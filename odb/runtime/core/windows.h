@@ -44,7 +44,8 @@ struct odb_windows {
     _Atomic int fetching;     /* rounds of materialise.c that have claimed pages */
     bool forking;             /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
     size_t live; /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
-    struct odb_delivery delivery;
+    struct odb_delivery asked; /* of windows whose bytes have to be asked for */
+    struct odb_delivery ahead; /* of those whose bytes are on a channel of ours, and could be spliced */
     const struct odb_options *options;
     struct odb_stats *stats;
     struct odb_channels *channels;
@@ -56,6 +57,13 @@ bool odb_windows_init(struct odb_windows *windows, const struct odb_options *opt
 static inline bool odb_windows_any(const struct odb_windows *windows) {
     return atomic_load_explicit(&windows->guarded, memory_order_acquire) != 0;
 }
+
+/* Before bytes of a push channel are taken: what precedes them there and is still mapped is fetched first, because taking would throw it away. What cannot
+ * be fetched now stays as it is. */
+void odb_windows_fetch_before(struct odb_windows *windows, const struct odb_span *span);
+
+/* What is known of windows on spans like this one. */
+struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const struct odb_span *span);
 
 /* Is any page of the range not plain? Lock-free, so that a signal handler may use calls that only ask this. */
 bool odb_windows_touch(const struct odb_windows *windows, const void *start, size_t length);
