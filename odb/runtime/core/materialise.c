@@ -176,13 +176,14 @@ int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov
     return 0;
 }
 
-/* A page that is fetched because part of it is overwritten has cost a question and its answer, like a larger piece. */
+/* A page that has been spliced and is fetched because part of it is overwritten has cost a question and its answer, like a larger piece. */
 static void note_patch(struct odb_windows *windows, const struct iovec *edge) {
     struct odb_span span;
     size_t plain;
     if (odb_windows_touch(windows, edge->iov_base, edge->iov_len) &&
-        odb_windows_find(windows, edge->iov_base, edge->iov_len, &span, &plain) > 0)
-        odb_delivery_materialised(odb_windows_delivery(windows, &span), ODB_DELIVERY_QUESTION);
+        odb_windows_find(windows, edge->iov_base, edge->iov_len, &span, &plain) > 0 &&
+        odb_windows_delivery(windows, &span) == &windows->ahead)
+        odb_delivery_materialised(&windows->ahead, ODB_DELIVERY_QUESTION);
 }
 
 int odb_windows_overwrite(struct odb_windows *windows, void *start, size_t length) {

@@ -141,6 +141,7 @@ static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *s
         odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) {
         if (odb_pushed_take(&runtime->channels.pushed, &part, &iov, 1)) return (ssize_t)amount;
         in->span.push_channel = 0; /* lost, or not ours: do not look again */
+        in->span.push_position = 0;
     }
     if (left == amount) return deliver_exact(runtime, stream, to, amount);
     rebase(in);
