@@ -84,6 +84,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "readiness": ("inject", "level"),
     "virtual_min": ("8192", "4096", "4096", "4096", "65536"),
     "coalesce": ("on", "on", "off"),
+    "splice": ("on", "on", "off"),
     "capture": ("file,memory", "file,memory", "file,memory", "file", "memory"),
     "fault_chunk": ("1048576", "4096", "65536"),
     "store_max": ("268435456", "268435456", "268435456", "100000"),
