@@ -176,6 +176,7 @@ static void bytes_that_are_held_are_bounded(void) {
 static void loop_that_does_not_turn_is_rescued_and_not_held_for_a_while(void) {
     begin();
     struct pollfd there = {.fd = server, .events = POLLIN};
+    atomic_store(&world.holds.ticking, false);
     say("nobody waits");
     REQUIRE(odb_real.poll(&there, 1, 5000) == 1);
     hear("nobody waits");
@@ -184,7 +185,7 @@ static void loop_that_does_not_turn_is_rescued_and_not_held_for_a_while(void) {
     CHECK_EQ(held_now(), 0);
     hear("so this goes at once");
     for (int i = 0; held_now() == 0; i++) {
-        REQUIRE(i < 100);
+        REQUIRE(i < 10000);
         say("x");
         next_turn();
         hear("x");
@@ -320,6 +321,8 @@ static void options_about_waiting_are_the_runtimes(void) {
 }
 
 static void nothing_is_left_behind(void) {
+    /* The helper thread lets go of a stream a moment after it has sent for it. */
+    for (int i = 0; i < 5000 && atomic_load(&world.fds.streams) > 0; i++) odb_real.poll(NULL, 0, 1);
     CHECK_EQ(atomic_load(&world.fds.streams), 0);
     CHECK_EQ(atomic_load(&world.holds.count), 0);
 }
@@ -330,18 +333,21 @@ static const struct check_case cases[] = {
     CHECK_CASE(spans_that_do_not_go_on_stay_apart),
     CHECK_CASE(large_send_takes_what_is_held_along),
     CHECK_CASE(bytes_that_are_held_are_bounded),
-    CHECK_CASE(loop_that_does_not_turn_is_rescued_and_not_held_for_a_while),
     CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
     CHECK_CASE(only_what_the_thread_waits_for_is_held),
     CHECK_CASE(nothing_is_held_towards_a_peer_that_has_ended),
     CHECK_CASE(child_of_fork_leaves_what_its_parent_holds_to_it),
     CHECK_CASE(full_socket_stops_the_sender_and_tells_of_room),
     CHECK_CASE(options_about_waiting_are_the_runtimes),
+    /* The last one that holds: it lets the timer go. */
+    CHECK_CASE(loop_that_does_not_turn_is_rescued_and_not_held_for_a_while),
     CHECK_CASE(nothing_is_left_behind),
 };
 
 int main(int argc, char **argv) {
     world_begin((const char *const[]){"capture=file", NULL}); /* large writes stay real */
     atomic_store(&world.windows.threads, true);
+    atomic_store(&world.holds.ticking,
+                 true); /* what is held stays so, however slow this machine is: the timer counts as armed already */
     return check_run(cases, sizeof cases / sizeof *cases, argc, argv);
 }

@@ -35,25 +35,24 @@ static bool has_descriptor(const struct odb_runtime *runtime, struct odb_outbox 
 }
 
 /* Under out.lock. */
-static bool send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
-    if (outbox->stalled || odb_outbox_is_empty(outbox)) return false;
+static void send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
+    if (outbox->stalled || odb_outbox_is_empty(outbox)) return;
     if (!has_descriptor(runtime, outbox)) {
         odb_outbox_forget(outbox);
-        return false;
+        return;
     }
     int result = odb_outbox_flush(outbox, outbox->held.fd);
     if (result < 0 && result != -EAGAIN) outbox->error = -result;
-    return true;
 }
 
 static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool rescue) {
     odb_lock_take(&outbox->lock);
     outbox->held.listed = false;
-    bool sent = send_held(runtime, outbox);
-    if (sent && rescue) {
+    if (rescue && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
         odb_count(&runtime->stats, ODB_STAT_hold_rescues, 1);
         outbox->held.direct = DIRECT_SENDS;
     }
+    send_held(runtime, outbox);
     odb_lock_drop(&outbox->lock);
     outbox->shared->let_go(outbox->shared, outbox);
 }
