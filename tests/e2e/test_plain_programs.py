@@ -187,6 +187,17 @@ def test_payload_bypasses_the_stream_where_both_ends_speak_odb(
     assert counters["protocol_errors"] == counters["serve_failures"] == counters["resets"] == 0
 
 
+def test_files_that_python_reads_and_sends_are_not_read(
+    odb_run: Launch, serve: Callable[[Sequence[str]], Server], content: Path, statistics: Path
+) -> None:
+    server = serve(odb_run("listen=127.0.0.1", "capture=file,memory,reads", "settled_ms=0"))
+    assert_all_files_arrive(odb_run(f"connect=127.0.0.1:{server.port}"), server, content)
+    counters = stats.read(statistics, server.process.pid).totals()
+    assert counters["reads_mapped"] > 10
+    assert counters["materialised_bytes"] < 500_000 < counters["span_bytes_sent"]
+    assert counters["protocol_errors"] == counters["serve_failures"] == counters["resets"] == 0
+
+
 def test_statistics_of_a_program_go_when_it_ends(odb_run: Launch, statistics: Path) -> None:
     done = subprocess.run(
         [*odb_run(), "sh", "-c", f"ls {statistics}"],

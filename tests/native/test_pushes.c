@@ -50,7 +50,7 @@ static struct odb_span pushed_on(const struct odb_push *push, const struct odb_s
 
 static struct odb_span push_span(struct odb_push *push, const struct odb_span *span) {
     struct odb_span announced = pushed_on(push, span);
-    odb_pushes_send(&origin.pushes, push, span);
+    odb_pushes_send(&origin.pushes, push, span, true);
     return announced;
 }
 

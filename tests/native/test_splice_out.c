@@ -56,7 +56,7 @@ static struct odb_span pushed_in_part(uint32_t number, uint32_t seed, size_t len
     struct odb_span announced = span, part = odb_span_part(&span, 0, written);
     announced.push_channel = push->number;
     announced.push_position = push->position;
-    odb_pushes_send(&world.origin.pushes, push, &part);
+    odb_pushes_send(&world.origin.pushes, push, &part, true);
     return announced;
 }
 

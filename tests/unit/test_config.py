@@ -73,7 +73,7 @@ def test_good_values_become_canonical(tmp_path: Path, text: str, name: str, valu
         ("nothing_like_it_at_all=1", "`odb options` lists"),
         ("mode=port", "did you mean 'ports'?"),
         ("mode=PORTS", "use off, ports or standalone"),
-        ("capture=file,disk", "'disk' is not one of file or memory"),
+        ("capture=file,disk", "'disk' is not one of file, memory or reads"),
         ("capture=file,file", "name each word once"),
         ("align=yes", "use on or off"),
         ("virtual_min=1K", "from 4096 to 1073741824 bytes"),

@@ -26,12 +26,12 @@ static inline void odb_delivery_materialised(struct odb_delivery *delivery, uint
     atomic_fetch_add_explicit(&delivery->materialised, bytes, memory_order_relaxed);
 }
 
-/* The window that is mapped just now has not had its chance yet: the sample ends before it. */
-static inline void odb_delivery_mapped(struct odb_delivery *delivery, uint64_t bytes) {
+/* The window that is mapped just now has not had its chance yet: the sample ends before it. `quarters`: more than so many of the bytes make it "most". */
+static inline void odb_delivery_mapped(struct odb_delivery *delivery, uint64_t bytes, unsigned quarters) {
     uint64_t mapped = atomic_load_explicit(&delivery->mapped, memory_order_relaxed);
     if (mapped >= ODB_DELIVERY_SAMPLE) {
         uint64_t materialised = atomic_exchange_explicit(&delivery->materialised, 0, memory_order_relaxed);
-        if (materialised * 4 > mapped * 3)
+        if (materialised * 4 > mapped * quarters)
             atomic_store_explicit(&delivery->fetching, ODB_DELIVERY_TRUST, memory_order_relaxed);
         mapped = 0;
     }

@@ -10,6 +10,7 @@ static struct odb_frame *begin(struct odb_frames *frames, uint8_t type, size_t s
     frame->wire = start_size;
     frame->accepted = frame->real = 0;
     frame->push = NULL;
+    frame->read = frame->late = false;
     frame->first_iov = frames->iovs;
     frames->iov[frames->iovs++] = (struct iovec){frame->start, start_size};
     return frame;
@@ -93,6 +94,16 @@ void odb_frames_add_tail(struct odb_frames *frames, const struct odb_file_tail *
     frames->tail = *tail;
 }
 
+void odb_frames_push_late(struct odb_pushes *pushes, uint64_t consumer, uint8_t *start, struct odb_span *body) {
+    struct odb_push *push = odb_pushes_take(pushes, consumer, body->length);
+    struct odb_cut cut = {.body = body->length};
+    if (!push) return;
+    body->push_channel = push->number;
+    body->push_position = push->position;
+    odb_frames_encode_span(start, body, &cut);
+    odb_pushes_send(pushes, push, body, false);
+}
+
 /* Neighbouring byte pieces share a frame. Returns the number of pieces used; *cut says that the last one was taken in part. */
 static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, int count, bool *cut) {
     struct odb_frame *frame = begin(frames, ODB_WIRE_REAL, ODB_WIRE_HEADER_SIZE);
@@ -107,7 +118,7 @@ static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, i
     return used;
 }
 
-/* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span cannot. In the last frame that there is room for, `reserve` being
+/* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span, or has captured a file without reading it, does not. In the last frame that there is room for, `reserve` being
  * kept for others, goes all that is left, uncut: what has been captured must be announced now, or the next turn would capture it again. False: not even so. */
 static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options,
                            const struct odb_geometry *receiver, const struct odb_piece *piece, int reserve) {
@@ -115,14 +126,18 @@ static bool add_span_piece(struct odb_frames *frames, const struct odb_options *
     while (done < piece->length && !odb_frames_full(frames)) {
         size_t left = piece->length - done;
         struct odb_cut cut = {.body = left < ODB_BODY_MAX ? left : ODB_BODY_MAX};
-        bool last = frames->count + reserve >= ODB_FRAMES - 1;
-        const char *at = piece->bytes && !last ? (const char *)piece->bytes + done : NULL;
-        if (at) cut = odb_frames_cut(frames, options, receiver, left);
+        bool last = frames->count + reserve >= ODB_FRAMES - 1, own = piece->is_own && !last;
+        const char *at = piece->bytes && own ? (const char *)piece->bytes + done : NULL;
+        if (own) cut = odb_frames_cut(frames, options, receiver, left);
+        if (own && !at) cut = (struct odb_cut){.body = cut.head + cut.body + cut.tail};
         struct odb_span span = odb_span_part(&piece->span, done, cut.head + cut.body + cut.tail);
-        if (at)
-            odb_frames_add_own(frames, &span, &cut, at, at + cut.head + cut.body);
+        bool late = own && !at && frames->hold && frames->pushes;
+        if (own && !late)
+            odb_frames_add_own(frames, &span, &cut, at, at ? at + cut.head + cut.body : NULL);
         else
             odb_frames_add_span(frames, &span, &cut, NULL, NULL);
+        frames->frame[frames->count - 1].late = late;
+        frames->frame[frames->count - 1].read = own && !at;
         done += span.length;
     }
     return done == piece->length;

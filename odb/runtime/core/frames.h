@@ -24,6 +24,8 @@ struct odb_frame {
     int first_iov;
     uint8_t type;          /* enum odb_wire_type */
     struct odb_push *push; /* taken for the body; null: not pushed */
+    bool read;             /* of a file that was read, some time ago */
+    bool late;             /* the body is to be pushed once nothing can be added to it any more */
     struct odb_span body;  /* of a descriptor; what is pushed */
 };
 
@@ -40,6 +42,7 @@ struct odb_frames {
     struct odb_frame frame[ODB_FRAMES];
     int count;
     struct odb_pushes *pushes; /* null: bodies are not pushed */
+    bool hold;                 /* the batch will probably be held */
     uint64_t consumer;         /* to whom, as far as this stream has learned */
     struct odb_file_tail tail;
 };
@@ -59,6 +62,9 @@ void odb_frames_add_consumer(struct odb_frames *frames, uint64_t consumer);
 /* A VIRTUAL frame for the first cut.head + cut.body + cut.tail bytes of a span; head and tail are null where the cut has none. */
 void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
                          const void *head, const void *tail);
+
+/* Pushes the body of a frame that consists of a descriptor, begins at `start` and has not been pushed, if there is somebody to push to. */
+void odb_frames_push_late(struct odb_pushes *pushes, uint64_t consumer, uint8_t *start, struct odb_span *body);
 
 /* The same for a payload of this very process: the body is pushed if there is somebody to push to. */
 void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,

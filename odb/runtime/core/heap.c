@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static bool wanted(const struct odb_runtime *runtime, size_t size) {
     return runtime->arena && size >= runtime->options.align_min;
@@ -13,6 +14,24 @@ static bool wanted(const struct odb_runtime *runtime, size_t size) {
 
 static bool ours(const struct odb_runtime *runtime, const void *block) {
     return runtime->arena && odb_arena_contains(runtime->arena, block);
+}
+
+/* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
+ * handler; a program may also have allocated the stack it runs on from the heap. */
+bool odb_heap_is_block(const struct odb_runtime *runtime, const void *start, size_t length) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), address = (uintptr_t)start;
+    if (!runtime->arena) return address >= runtime->heap_start && address + length <= (uintptr_t)sbrk(0);
+    for (uintptr_t at = address, end = address + length;
+         at < end;) { /* programs merge neighbouring buffers into one iovec entry */
+        void *block;
+        size_t size;
+        if (!odb_arena_contains(runtime->arena, (void *)at) ||
+            !odb_arena_find(runtime->arena, (void *)at, &block, &size))
+            return false;
+        if (here - (uintptr_t)block < size) return false;
+        at = (uintptr_t)block + size;
+    }
+    return true;
 }
 
 void odb_heap_release(void *context, void *start, size_t length) {

@@ -18,6 +18,9 @@ size_t odb_usable_size(struct odb_runtime *runtime, void *block);
 /* For odb_arena_set_release. `context` is the runtime. */
 void odb_heap_release(void *context, void *start, size_t length);
 
+/* Is the range in heap blocks, and not in the one that the caller's stack lies in? */
+bool odb_heap_is_block(const struct odb_runtime *runtime, const void *start, size_t length);
+
 /* Mappings. */
 void *odb_mmap(struct odb_runtime *runtime, void *address, size_t length, int protection, int flags, int fd,
                off64_t offset);

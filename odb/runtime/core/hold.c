@@ -29,6 +29,15 @@ static void arm(struct odb_holds *holds) {
     timerfd_settime(holds->timer.fd, 0, &soon, NULL);
 }
 
+void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_outbox *outbox = &stream->out;
+    struct odb_held *held = &outbox->held;
+    if (!held->late) return;
+    held->late = false;
+    held->last = ODB_WIRE_HELLO;
+    odb_frames_push_late(&runtime->origin.pushes, held->consumer, outbox->parked + held->last_at, &held->span);
+}
+
 /* A descriptor that no longer stands for the stream was closed where nobody saw it: the bytes have nowhere to go. */
 static bool has_descriptor(const struct odb_runtime *runtime, struct odb_outbox *outbox) {
     return atomic_load(&runtime->fds.slots[outbox->held.fd].stream) == stream_of(outbox);
@@ -41,6 +50,7 @@ static void send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
         odb_outbox_forget(outbox);
         return;
     }
+    odb_hold_push(runtime, stream_of(outbox));
     int result = odb_outbox_flush(outbox, outbox->held.fd);
     if (result < 0 && result != -EAGAIN) outbox->error = -result;
 }
@@ -144,8 +154,10 @@ bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd
 /* A descriptor that goes on where the last one ends becomes part of it. */
 static bool extends_span(const struct odb_options *options, struct odb_outbox *outbox, const struct odb_frame *frame) {
     struct odb_held *held = &outbox->held;
-    if (!options->coalesce || frame->type != ODB_WIRE_VIRTUAL || held->last != ODB_WIRE_VIRTUAL || frame->real > 0 ||
-        held->span.length + frame->body.length > ODB_BODY_MAX || !odb_span_continues(&held->span, &frame->body))
+    size_t most = frame->late ? ODB_PUSH_MAX : ODB_BODY_MAX;
+    if (!options->coalesce || frame->late != held->late || frame->type != ODB_WIRE_VIRTUAL ||
+        held->last != ODB_WIRE_VIRTUAL || frame->real > 0 || held->span.length + frame->body.length > most ||
+        !odb_span_continues(&held->span, &frame->body))
         return false;
     held->span.length += frame->body.length;
     if (frame->body.expires_ms < held->span.expires_ms) held->span.expires_ms = frame->body.expires_ms;
@@ -171,17 +183,20 @@ static bool extends_real(struct odb_outbox *outbox, const struct odb_frame *fram
     return true;
 }
 
-static void append(const struct odb_options *options, struct odb_outbox *outbox, const struct odb_frames *frames,
-                   int index) {
+static void append(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_frames *frames, int index) {
+    struct odb_outbox *outbox = &stream->out;
     const struct odb_frame *frame = &frames->frame[index];
     struct odb_held *held = &outbox->held;
     const struct iovec *iov;
     int count = odb_frames_iov(frames, index, &iov);
-    if (extends_span(options, outbox, frame) || extends_real(outbox, frame, iov, count)) return;
+    if (extends_span(&runtime->options, outbox, frame) || extends_real(outbox, frame, iov, count)) return;
+    odb_hold_push(runtime, stream);
     bool edged = frame->type == ODB_WIRE_VIRTUAL && frame->real > 0; /* bytes follow its descriptor */
     held->last = edged ? ODB_WIRE_HELLO : frame->type;
     held->last_at = outbox->end;
     held->span = frame->body;
+    held->late = frame->late;
+    held->consumer = frames->consumer;
     copy(outbox, iov, count);
 }
 
@@ -207,7 +222,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
         return false;
     }
     if (!odb_outbox_prepare(outbox, wire)) return false;
-    for (int i = 0; i < frames->count; i++) append(&runtime->options, outbox, frames, i);
+    for (int i = 0; i < frames->count; i++) append(runtime, stream, frames, i);
     outbox->held.fd = fd;
     odb_count(&runtime->stats, ODB_STAT_sends_held, 1);
     list(&runtime->holds, outbox);

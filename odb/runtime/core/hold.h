@@ -39,6 +39,9 @@ bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd
 /* Under out.lock, with nothing stalled: copies the frames into the outbox. False: too much; they have to be sent now. */
 bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames);
 
+/* Under out.lock: what has been held grows no more and is about to leave. */
+void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream);
+
 /* Sends all that is held. errno stays. */
 void odb_hold_release_all(struct odb_runtime *runtime);
 

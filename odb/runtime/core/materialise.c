@@ -96,7 +96,8 @@ static int fetch_runs(struct odb_windows *windows, struct round *round, int firs
         into[i - first] = (struct iovec){run->scratch ? run->scratch : (void *)run->start, run->length};
         span.length += run->length;
     }
-    return odb_channels_fetch(windows->channels, &span, into, last - first);
+    return odb_span_is_read(&span) ? odb_sources_read(&windows->sources, &span, into, last - first)
+                                   : odb_channels_fetch(windows->channels, &span, into, last - first);
 }
 
 /* Where the pages cannot be moved (the kernel's limit on mappings), they are opened and copied to: a thread that reads them in this very moment then sees

@@ -13,7 +13,7 @@ enum { ODB_MODE_OFF, ODB_MODE_PORTS, ODB_MODE_STANDALONE }; /* the words of `mod
 enum { ODB_STRATEGY_STATIC, ODB_STRATEGY_DYNAMIC, ODB_STRATEGY_ANTICIPATED, ODB_STRATEGY_DIRECT };
 enum { ODB_DELIVERY_WINDOW, ODB_DELIVERY_FETCH, ODB_DELIVERY_LEARN };
 enum { ODB_READINESS_INJECT, ODB_READINESS_LEVEL };
-enum { ODB_CAPTURE_FILE = 1, ODB_CAPTURE_MEMORY = 2 }; /* the words of `capture`, as bits */
+enum { ODB_CAPTURE_FILE = 1, ODB_CAPTURE_MEMORY = 2, ODB_CAPTURE_READS = 4 }; /* the words of `capture`, as bits */
 
 struct odb_options {
 #define ODB_ENUM(name, value, words, doc) unsigned name;

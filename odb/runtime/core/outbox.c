@@ -17,6 +17,7 @@ void odb_outbox_forget(struct odb_outbox *outbox) {
     outbox->begin = outbox->end = outbox->room = 0;
     outbox->stalled = false;
     outbox->held.last = ODB_WIRE_HELLO;
+    outbox->held.late = false;
 }
 
 bool odb_outbox_prepare(struct odb_outbox *outbox, size_t more) {

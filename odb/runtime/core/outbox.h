@@ -34,6 +34,8 @@ struct odb_held {
     unsigned direct; /* sends that are not to be held */
     uint8_t last;   /* type of the last frame, if it can grow: ODB_WIRE_REAL or ODB_WIRE_VIRTUAL, else ODB_WIRE_HELLO */
     size_t last_at; /* where it begins */
+    bool late;      /* its body is to be pushed before it leaves */
+    uint64_t consumer;    /* to whom */
     struct odb_span span; /* what it stands for */
 };
 

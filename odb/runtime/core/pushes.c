@@ -136,13 +136,14 @@ static void finish(struct odb_pushes *pushes, struct odb_push *push, int result)
     odb_lock_drop(&pushes->lock);
 }
 
-void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const struct odb_span *span) {
+void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const struct odb_span *span, bool looked) {
     int saved = errno, result = -1;
+    struct odb_store *store = pushes->store;
     push->sent = 0;
     push->length = span->length;
     odb_count(pushes->stats, ODB_STAT_pushes, 1);
-    if (odb_store_open_announced(pushes->store, span->payload, span->token, span->offset, span->length,
-                                 &push->serving) != 0)
+    if ((looked ? odb_store_open_announced : odb_store_open)(store, span->payload, span->token, span->offset,
+                                                             span->length, &push->serving) != 0)
         push->serving.payload = NULL;
     else
         result = may_write_here(pushes) ? write_body(push) : 0;

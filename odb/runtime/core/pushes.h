@@ -80,8 +80,8 @@ bool odb_pushes_knows(struct odb_pushes *pushes, uint64_t consumer);
 
 /* An idle channel of the consumer with credits for `length` bytes; `consumer` 0: of the only one there is. Null: do not push. */
 struct odb_push *odb_pushes_take(struct odb_pushes *pushes, uint64_t consumer, uint64_t length);
-/* Writes the span's bytes (as many as were asked for in take). */
-void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const struct odb_span *span);
+/* Writes the span's bytes (as many as were asked for in take). `looked`: the caller knows that a file is still what was announced. */
+void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const struct odb_span *span, bool looked);
 /* Nothing was announced after all. */
 void odb_pushes_give_back(struct odb_pushes *pushes, struct odb_push *push);
 /* The application has changed what SIGPIPE does. */

@@ -4,6 +4,7 @@
 #include "core/ahead.h"
 #include "core/detect.h"
 #include "core/exact.h"
+#include "core/heap.h"
 #include "core/inbox.h"
 #include "core/peers.h"
 #include "core/requester.h"
@@ -14,28 +15,9 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <unistd.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144, DIRECT_MIN = 4096, DIRECT_PARTS = 16 };
 enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 };
-
-/* Windows are only put where nothing but this process's own code looks: heap blocks. Shared mappings are read by others, and stacks that fault leave no place for the
- * handler; a program may also have allocated the stack it runs on from the heap. */
-static bool mappable(const struct odb_runtime *runtime, const void *start, size_t length) {
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0), address = (uintptr_t)start;
-    if (!runtime->arena) return address >= runtime->heap_start && address + length <= (uintptr_t)sbrk(0);
-    for (uintptr_t at = address, end = address + length;
-         at < end;) { /* programs merge neighbouring buffers into one iovec entry */
-        void *block;
-        size_t size;
-        if (!odb_arena_contains(runtime->arena, (void *)at) ||
-            !odb_arena_find(runtime->arena, (void *)at, &block, &size))
-            return false;
-        if (here - (uintptr_t)block < size) return false;
-        at = (uintptr_t)block + size;
-    }
-    return true;
-}
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
@@ -193,7 +175,7 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     odb_inbox_join_spans(runtime, in);
     size_t at = in->span_at - in->head, left = in->span.length - at, amount = room < left ? room : left;
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
-    bool wide = last > first, pages = wide && mappable(runtime, (void *)first, last - first);
+    bool wide = last > first, pages = wide && odb_heap_is_block(runtime, (void *)first, last - first);
     struct odb_span all = odb_span_part(&in->span, at, amount);
     bool own = odb_splice_out_may(runtime, &all);
     enum odb_pushed_place place = own ? odb_pushed_where(&runtime->channels.pushed, &all) : ODB_PUSHED_PASSED;

@@ -34,6 +34,16 @@ static bool can_serve(struct odb_runtime *runtime) {
     return odb_origin_start(&runtime->origin, &runtime->options, &runtime->stats, &runtime->store, &runtime->driver);
 }
 
+/* What is the same for every kind of capture. */
+static bool finish(struct odb_runtime *runtime, struct odb_stream *stream, enum odb_capture result,
+                   const struct odb_origin_address *origin, struct odb_span *span) {
+    span->origin = *origin;
+    if (!captured(runtime, result)) return false;
+    if (runtime->options.strategy == ODB_STRATEGY_DIRECT)
+        odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);
+    return true;
+}
+
 /* A descriptor that can write is that of a file still in the making, as a proxy's temporary file is: it grows between being announced and being fetched, and
  * a payload whose file has changed is refused. Such a range travels as memory does. */
 static bool is_settled(int file) {
@@ -46,33 +56,87 @@ bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, in
     if (!(runtime->options.capture & ODB_CAPTURE_FILE) || !is_settled(file) || !can_serve(runtime)) return false;
     if (!locate_origin(runtime, stream, fd, span)) return false;
     struct odb_origin_address origin = span->origin;
-    bool done = captured(runtime, odb_store_capture_version(&runtime->store, file, version, offset, length, span));
-    span->origin = origin;
-    if (done && runtime->options.strategy == ODB_STRATEGY_DIRECT)
-        odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);
-    return done;
+    enum odb_capture result = odb_store_capture_version(&runtime->store, file, version, offset, length, span);
+    return finish(runtime, stream, result, &origin, span);
 }
 
-enum capture_memory { TAKEN, LEFT, NO_ROOM };
+enum outcome { TAKEN, LEFT, NO_ROOM, LOST };
+
+static bool has_room(int fd) {
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    return odb_real.poll(&room, 1, 0) != 0;
+}
 
 /* A payload that could not be announced would have been copied for nothing and kept for gc_delay: so the socket must have room first. */
-static enum capture_memory capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
-                                          struct iovec *bytes, struct odb_span *span) {
-    struct pollfd room = {.fd = fd, .events = POLLOUT};
+static enum outcome capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *bytes,
+                                   struct odb_span *span) {
     if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min ||
         !can_serve(runtime))
         return LEFT;
-    if (odb_real.poll(&room, 1, 0) == 0) return NO_ROOM;
+    if (!has_room(fd)) return NO_ROOM;
     size_t most = odb_ahead_room(stream, &runtime->options, &runtime->stats);
     if (most == 0) return LEFT;
     if (bytes->iov_len > most) bytes->iov_len = most;
     if (!locate_origin(runtime, stream, fd, span)) return LEFT;
     struct odb_origin_address origin = span->origin;
-    bool done = captured(runtime, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span));
-    span->origin = origin;
-    if (done && runtime->options.strategy == ODB_STRATEGY_DIRECT)
-        odb_store_set_announcer(&runtime->store, span->payload, &stream->consumer);
+    bool done = finish(runtime, stream, odb_store_capture_memory(&runtime->store, bytes, 1, bytes->iov_len, span),
+                       &origin, span);
     return done ? TAKEN : LEFT;
+}
+
+/* A window of a read becomes a payload as a range given to sendfile does. What is LEFT is real memory afterwards. */
+static enum outcome capture_read(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                                 const struct iovec *memory, struct odb_span *span) {
+    struct odb_span read = *span;
+    struct odb_file_version version;
+    size_t most = 0, wanted = memory->iov_len;
+    if (wanted >= runtime->options.virtual_min && can_serve(runtime) && locate_origin(runtime, stream, fd, span)) {
+        if (!has_room(fd)) return NO_ROOM;
+        most = odb_ahead_room(stream, &runtime->options, &runtime->stats);
+    }
+    int file = most > 0 ? odb_sources_hold(&runtime->windows.sources, read.payload, &version) : -1;
+    if (file >= 0) {
+        struct odb_origin_address origin = span->origin;
+        enum odb_capture result = odb_store_capture_version(&runtime->store, file, &version, read.offset,
+                                                            wanted < most ? wanted : most, span);
+        odb_sources_let_go(&runtime->windows.sources, read.payload);
+        if (finish(runtime, stream, result, &origin, span)) {
+            odb_ahead_add(stream, span->length);
+            return TAKEN;
+        }
+    }
+    return odb_windows_materialise(&runtime->windows, memory, 1) == 0 ? LEFT : LOST;
+}
+
+/* Memory without live windows. */
+static enum outcome resolve_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
+                                   struct odb_piece *piece) {
+    struct iovec real = {(void *)(uintptr_t)piece->bytes, piece->length};
+    odb_windows_materialise(&runtime->windows, &real, 1); /* only opens stale pages */
+    enum outcome outcome = capture_memory(runtime, stream, fd, &real, &piece->span);
+    if (outcome == TAKEN) {
+        piece->is_span = piece->is_own = true;
+        piece->length = real.iov_len;
+        odb_ahead_add(stream, piece->length);
+    }
+    return outcome;
+}
+
+static enum outcome resolve_window(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const char *at,
+                                   struct odb_piece *piece) {
+    struct iovec memory = {(void *)(uintptr_t)at, piece->length};
+    if (!odb_span_is_read(&piece->span)) {
+        piece->is_span = true;
+        return TAKEN;
+    }
+    enum outcome outcome = capture_read(runtime, stream, fd, &memory, &piece->span);
+    if (outcome == TAKEN) {
+        piece->is_span = piece->is_own = true;
+        piece->length = piece->span.length;
+    } else {
+        piece->bytes = at;
+    }
+    return outcome;
 }
 
 /* Adds a piece; a span that continues the one before is merged into it. False when there is no room. */
@@ -109,23 +173,14 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
                 plain = left;
                 found = 0;
             }
-            if (found > 0) {
-                piece.is_span = true;
-                piece.length = found;
-            } else {
-                struct iovec real = {(void *)(uintptr_t)at, plain};
-                odb_windows_materialise(&runtime->windows, &real, 1); /* nothing live in it: only opens stale pages */
-                piece.length = plain;
-                if (made == room) return made;
-                enum capture_memory outcome = capture_memory(runtime, stream, fd, &real, &piece.span);
-                if (outcome == NO_ROOM) return made;
-                piece.is_span = outcome == TAKEN;
-                piece.bytes = at;
-                if (outcome == TAKEN) {
-                    piece.length = real.iov_len;
-                    odb_ahead_add(stream, piece.length);
-                }
-            }
+            piece.length = found > 0 ? found : plain;
+            piece.bytes = found > 0 ? NULL : at;
+            if (made == room && (found == 0 || odb_span_is_read(&piece.span)))
+                return made; /* what is captured has to be announced */
+            enum outcome outcome = found > 0 ? resolve_window(runtime, stream, fd, at, &piece)
+                                             : resolve_memory(runtime, stream, fd, &piece);
+            if (outcome == NO_ROOM) return made;
+            if (outcome == LOST) return made > 0 ? made : -ESTALE;
             if (!add(runtime, pieces, &made, room, &piece)) return made;
             at += piece.length;
             left -= piece.length;

@@ -9,14 +9,15 @@
 
 struct odb_piece {
     bool is_span;
+    bool is_own;       /* a span of this process's own payload */
     const void *bytes; /* real memory; of a span: the memory it was captured from, or null if it is virtual here */
     size_t length;
     struct odb_span span;
 };
 
 /* Fills at most `room` pieces from the beginning of iov and returns how many; together they are a prefix of the iov's bytes,
- * empty when large memory is to be captured and the socket has no room to announce it. A negative errno when the peer wants real bytes and
- * the first ones cannot be had. */
+ * empty when something large is to be captured and the socket has no room to announce it. A negative errno when the first ones cannot be had: the peer wants
+ * real bytes and the origin does not give them, or the file that they were read from has changed. */
 int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
                 struct odb_piece *pieces, int room);
 

@@ -17,6 +17,7 @@ enum { PATIENCE_MS = 20 }; /* with other threads that are sending what is held *
 static void reap(struct odb_tick *tick, uint64_t now_ms) {
     struct odb_runtime *runtime = (struct odb_runtime *)(void *)((char *)tick - offsetof(struct odb_runtime, reaper));
     odb_store_reap(&runtime->store, now_ms);
+    odb_sources_reap(&runtime->windows.sources, now_ms);
 }
 
 bool odb_runtime_init(struct odb_runtime *runtime) {

@@ -1,6 +1,7 @@
 /* transfer.c: dispatch of data calls between streams and the kernel. */
 #include "core/transfer.h"
 
+#include "core/reads.h"
 #include "core/receive.h"
 #include "core/requester.h"
 #include "core/sockopt.h"
@@ -32,9 +33,20 @@ static bool make_real(struct odb_runtime *runtime, const struct iovec *iov, size
     return odb_windows_materialise(&runtime->windows, iov, (int)count) == 0;
 }
 
+/* Reads of files that become windows; `offset` -1: at the descriptor's position. */
+static bool take_read(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset,
+                      ssize_t *got) {
+    size_t length = 0;
+    for (int i = 0; i < count; i++) length += iov[i].iov_len;
+    return odb_reads_may(runtime, length) && odb_reads_take(runtime, fd, iov, count, offset, got);
+}
+
 /* The kernel will write into these ranges, how far is not known beforehand; live pages have to be real so that what is not overwritten is still there. */
 static ssize_t receive_kernel(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags,
                               enum odb_family family) {
+    ssize_t got;
+    if (family == ODB_FILE_CALL && take_read(runtime, fd, message->msg_iov, (int)message->msg_iovlen, -1, &got))
+        return as_result(got);
     if (!make_real(runtime, message->msg_iov, message->msg_iovlen)) return lost(runtime, fd);
     if (family == ODB_FILE_CALL) return odb_real.readv(fd, message->msg_iov, (int)message->msg_iovlen);
     return odb_real.recvmsg(fd, message, flags);
@@ -173,6 +185,8 @@ ssize_t odb_sendfile(struct odb_runtime *runtime, int out, int in, off64_t *offs
 }
 
 ssize_t odb_preadv(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, off64_t offset) {
+    ssize_t got;
+    if (offset >= 0 && take_read(runtime, fd, iov, count, offset, &got)) return as_result(got);
     if (make_real(runtime, iov, (size_t)count)) return odb_real.preadv64(fd, iov, count, offset);
     errno = EIO;
     return -1;

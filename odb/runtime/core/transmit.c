@@ -55,9 +55,17 @@ static void said(struct odb_stream *stream, const struct odb_frame *frame) {
 static void push(struct odb_runtime *runtime, struct odb_frames *frames) {
     for (int i = 0; i < frames->count; i++) {
         struct odb_frame *frame = &frames->frame[i];
-        if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body);
+        if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body, !frame->read);
         frame->push = NULL;
     }
+}
+
+/* The same for those that were to be held, and are not. */
+static void push_late(struct odb_runtime *runtime, struct odb_frames *frames) {
+    for (int i = 0; i < frames->count; i++)
+        if (frames->frame[i].late)
+            odb_frames_push_late(&runtime->origin.pushes, frames->consumer, frames->frame[i].start,
+                                 &frames->frame[i].body);
 }
 
 /* Channels that were taken for frames which are not sent. */
@@ -123,6 +131,8 @@ static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *strea
     bool tail = frames->tail.length > 0;
     if (hold && !tail && odb_hold_frames(runtime, stream, fd, frames))
         return odb_transmit_account(runtime, stream, fd, frames, SIZE_MAX);
+    odb_hold_push(runtime, stream);
+    push_late(runtime, frames);
     ssize_t sent = send_batch(&stream->out, fd, frames, tail ? flags | MSG_MORE : flags);
     if (sent < 0) return sent;
     return tail ? odb_transmit_tail(runtime, stream, fd, frames, (size_t)sent)
@@ -168,10 +178,11 @@ static void say_consumer(struct odb_runtime *runtime, struct odb_stream *stream,
 }
 
 /* Under the lock. What has to be said before the next application byte. */
-static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames) {
+static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames, bool hold) {
     bool pushes = runtime->options.strategy == ODB_STRATEGY_DIRECT;
     frames->count = frames->iovs = 0;
     frames->tail.length = 0;
+    frames->hold = hold;
     frames->pushes = pushes ? &runtime->origin.pushes : NULL;
     frames->consumer = atomic_load_explicit(&stream->named_consumer, memory_order_relaxed);
     if (!pushes || !odb_pushes_knows(frames->pushes, frames->consumer))
@@ -192,7 +203,7 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
     hold = hold && stream->out.error == 0;
     ssize_t result = make_way(stream, fd);
     if (result == 0) {
-        begin_frames(runtime, stream, &frames);
+        begin_frames(runtime, stream, &frames, hold);
         result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags, hold) : -EAGAIN;
         give_back_pushes(runtime, &frames);
     }

@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+/* How much of the windows must have been fetched for mapping not to pay: a received body would have to be fetched anyway, a read is cheap. */
+enum { RECEIVED_QUARTERS = 3, READS_QUARTERS = 1 };
+
 bool odb_windows_init(struct odb_windows *windows, const struct odb_options *options, struct odb_stats *stats,
                       struct odb_channels *channels) {
     windows->options = options;
@@ -46,6 +49,7 @@ void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
     if (--window->pages > 0) return;
     *(window->previous ? &window->previous->next : &windows->first) = window->next;
     if (window->next) window->next->previous = window->previous;
+    if (odb_span_is_read(&window->span)) odb_sources_let_go(&windows->sources, window->span.payload);
     give_back(windows, window);
 }
 
@@ -82,6 +86,7 @@ static int prepare(struct odb_windows *windows, uintptr_t start, uintptr_t end) 
 }
 
 struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const struct odb_span *span) {
+    if (odb_span_is_read(span)) return &windows->reads;
     bool ahead = windows->options->splice && odb_pushed_is_own(&windows->channels->pushed, span->push_channel);
     return ahead ? &windows->ahead : &windows->asked;
 }
@@ -89,7 +94,9 @@ struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const str
 int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span) {
     uintptr_t first = (uintptr_t)start, end = first + length;
     struct odb_window *window;
+    struct odb_file_version version;
     int error;
+    if (odb_span_is_read(span) && odb_sources_hold(&windows->sources, span->payload, &version) < 0) return -EINVAL;
     for (;;) {
         odb_lock_take(&windows->lock);
         error = prepare(windows, first, end);
@@ -110,11 +117,13 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
         windows->first = window;
         for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
         odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
-        odb_delivery_mapped(odb_windows_delivery(windows, span), length);
+        odb_delivery_mapped(odb_windows_delivery(windows, span), length,
+                            odb_span_is_read(span) ? READS_QUARTERS : RECEIVED_QUARTERS);
     } else if (window) {
         give_back(windows, window);
     }
     odb_lock_drop(&windows->lock);
+    if (error && odb_span_is_read(span)) odb_sources_let_go(&windows->sources, span->payload);
     if (!error) odb_keeper_wake(windows);
     return error;
 }
@@ -220,9 +229,11 @@ void odb_windows_before_fork(struct odb_windows *windows) {
         odb_windows_wait_busy();
         odb_lock_take(&windows->lock);
     }
+    odb_lock_take(&windows->sources.lock);
 }
 
 void odb_windows_after_fork_parent(struct odb_windows *windows) {
+    odb_lock_drop(&windows->sources.lock);
     windows->forking = false;
     odb_lock_drop(&windows->lock);
 }
@@ -231,4 +242,5 @@ void odb_windows_after_fork_child(struct odb_windows *windows) {
     windows->forking = false;
     atomic_store(&windows->kept, false);
     odb_lock_reset(&windows->lock);
+    odb_lock_reset(&windows->sources.lock);
 }

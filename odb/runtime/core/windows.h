@@ -18,6 +18,7 @@
 #include "core/delivery.h"
 #include "core/options.h"
 #include "core/pages.h"
+#include "core/sources.h"
 #include "core/span.h"
 #include "core/stats.h"
 #include "os/lock.h"
@@ -44,8 +45,10 @@ struct odb_windows {
     _Atomic int fetching;     /* rounds of materialise.c that have claimed pages */
     bool forking;             /* under the lock: no new rounds, or a fork would wait for ever beside busy threads */
     size_t live; /* windows in use, bounded because each may cost two memory mappings of the kernel's limited number */
-    struct odb_delivery asked; /* of windows whose bytes have to be asked for */
-    struct odb_delivery ahead; /* of those whose bytes are on a channel of ours, and could be spliced */
+    struct odb_delivery asked;  /* of windows whose bytes have to be asked for */
+    struct odb_delivery ahead;  /* of those whose bytes are on a channel of ours, and could be spliced */
+    struct odb_delivery reads;  /* of those that stand for files which were read */
+    struct odb_sources sources; /* those files */
     const struct odb_options *options;
     struct odb_stats *stats;
     struct odb_channels *channels;
@@ -69,7 +72,7 @@ struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const str
 bool odb_windows_touch(const struct odb_windows *windows, const void *start, size_t length);
 
 /* Maps a span onto [start, start + length), whole pages, length == span->length. What was mapped there before is dropped.
- * -ENOMEM (and nothing changed) when the pages cannot be guarded. */
+ * Of a read's span the caller holds the source, the window then holds it too. -ENOMEM (and nothing changed) when the pages cannot be guarded. */
 int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span);
 
 /* The span behind the bytes at `address`, at most `length` of them: the longest run that is live and contiguous in one payload (`*span`, returns its length),

@@ -1,4 +1,5 @@
-/* files.c: hooks of positioned file calls: only guarded memory concerns us there. */
+/* files.c: hooks of positioned file calls: guarded memory concerns us there, and large reads. */
+#include "core/reads.h"
 #include "core/transfer.h"
 
 #include "hooks/hook.h"
@@ -17,37 +18,43 @@ static bool guarded(const struct odb_runtime *runtime) {
     return runtime && odb_windows_any(&runtime->windows);
 }
 
+/* Does a read into this memory need more than the kernel? */
+static bool reads(struct odb_runtime *runtime, size_t size) {
+    return runtime && (odb_windows_any(&runtime->windows) || odb_reads_may(runtime, size));
+}
+
 ODB_EXPORT ssize_t pread(int fd, void *buffer, size_t size, off_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    return guarded(runtime) ? read_at(runtime, fd, buffer, size, offset) : odb_real.pread(fd, buffer, size, offset);
+    return reads(runtime, size) ? read_at(runtime, fd, buffer, size, offset) : odb_real.pread(fd, buffer, size, offset);
 }
 
 ODB_EXPORT ssize_t pread64(int fd, void *buffer, size_t size, off64_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    return guarded(runtime) ? read_at(runtime, fd, buffer, size, offset) : odb_real.pread64(fd, buffer, size, offset);
+    return reads(runtime, size) ? read_at(runtime, fd, buffer, size, offset)
+                                : odb_real.pread64(fd, buffer, size, offset);
 }
 
 ODB_EXPORT ssize_t __pread_chk(int fd, void *buffer, size_t size, off_t offset, size_t room) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || size > room) return odb_real.__pread_chk(fd, buffer, size, offset, room);
+    if (!reads(runtime, size) || size > room) return odb_real.__pread_chk(fd, buffer, size, offset, room);
     return read_at(runtime, fd, buffer, size, offset);
 }
 
 ODB_EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t size, off64_t offset, size_t room) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || size > room) return odb_real.__pread64_chk(fd, buffer, size, offset, room);
+    if (!reads(runtime, size) || size > room) return odb_real.__pread64_chk(fd, buffer, size, offset, room);
     return read_at(runtime, fd, buffer, size, offset);
 }
 
 ODB_EXPORT ssize_t preadv(int fd, const struct iovec *iov, int count, off_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.preadv(fd, iov, count, offset);
+    if (count <= 0 || count > IOV_MAX || !reads(runtime, SIZE_MAX)) return odb_real.preadv(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
 }
 
 ODB_EXPORT ssize_t preadv64(int fd, const struct iovec *iov, int count, off64_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.preadv64(fd, iov, count, offset);
+    if (count <= 0 || count > IOV_MAX || !reads(runtime, SIZE_MAX)) return odb_real.preadv64(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
 }
 

@@ -1,5 +1,6 @@
 /* transfer.c: hooks of the calls that move data through sockets and pipes. */
 #include "core/handover.h"
+#include "core/reads.h"
 #include "core/splice.h"
 #include "core/transfer.h"
 
@@ -19,16 +20,20 @@ static ssize_t transmit(struct odb_runtime *runtime, int fd, const void *buffer,
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, flags, family));
 }
 
+/* Does a read by a call for any descriptor need more than the kernel? */
+static bool reads(struct odb_runtime *runtime, int fd, size_t size) {
+    return runtime && (odb_transfer_matters(runtime, fd) || odb_reads_may(runtime, size));
+}
+
 ODB_EXPORT ssize_t read(int fd, void *buffer, size_t size) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.read(fd, buffer, size);
+    if (!reads(runtime, fd, size)) return odb_real.read(fd, buffer, size);
     return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
 ODB_EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
-        return odb_real.__read_chk(fd, buffer, size, room);
+    if (size > room || !reads(runtime, fd, size)) return odb_real.__read_chk(fd, buffer, size, room);
     return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
@@ -72,8 +77,7 @@ ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room
 
 ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd))
-        return odb_real.readv(fd, iov, count);
+    if (count <= 0 || count > IOV_MAX || !reads(runtime, fd, SIZE_MAX)) return odb_real.readv(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, 0, ODB_FILE_CALL));
 }
