@@ -72,12 +72,14 @@ BUFFERS = st.one_of(
     st.integers(1, 3 * PAGE).map(lambda size: max(size, 97)),
     st.integers(PAGE, 200_000),
 )
+WIDE = st.one_of(st.sampled_from([65536, 131072, 1 << 20]), st.integers(65536, 300_000))
 OFFSETS = st.one_of(st.sampled_from([0, 0, 0, 1, 16, 32, 2048, 4095]), st.integers(0, 4095))
 CHUNKS = st.one_of(
     st.just(0), st.just(0), st.just(0), st.sampled_from([4096, 8192, 65536]), st.integers(500, 100_000)
 )
 # What options are drawn from; what is named twice is likelier.
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "mode": ("ports", "ports", "standalone"),
     "strategy": ("direct", "direct", "anticipated", "dynamic", "static"),
     "align": ("on", "off"),
     "delivery": ("learn", "window", "window", "fetch"),
@@ -106,14 +108,14 @@ def drawn_options(number: int) -> Mapping[str, str]:
 
 
 @st.composite
-def flags(draw: st.DrawFn) -> tuple[str, ...]:
-    """How one hop moves bytes."""
+def flags(draw: st.DrawFn, lively: bool = False) -> tuple[str, ...]:
+    """How one hop moves bytes; a lively one offers whole buffers that are large enough for descriptors."""
     receive, readiness = draw(st.sampled_from(RECEIVE)), draw(st.sampled_from(READINESS))
     send = draw(st.sampled_from([each for each in SEND if each != "sendall" or readiness in WITHOUT_LOOP]))
     words = [f"--receive={receive}", f"--send={send}", f"--readiness={readiness}"]
-    words += [f"--buffer={draw(BUFFERS)}", f"--offset={draw(OFFSETS)}"]
+    words += [f"--buffer={draw(WIDE if lively else BUFFERS)}", f"--offset={draw(OFFSETS)}"]
     # Half of all hops take and give as much as there is: only then do descriptors cover whole buffers.
-    tame = draw(st.booleans())
+    tame = lively or draw(st.booleans())
     for name in ("receive-chunk", "send-chunk"):
         if not tame and (chunk := draw(CHUNKS)):
             words.append(f"--{name}={chunk}")
@@ -125,12 +127,12 @@ def flags(draw: st.DrawFn) -> tuple[str, ...]:
         words.append(f"--memory={draw(st.sampled_from(MEMORY))}")
     if receive in INTO and draw(st.integers(0, 3)) == 0:
         words.append(f"--buffers={draw(st.integers(2, 4))}")
-    if (receive in SCATTER or send in GATHER) and draw(st.booleans()):
+    if not lively and (receive in SCATTER or send in GATHER) and draw(st.booleans()):
         words.append(f"--vectors={draw(st.integers(2, 20))}")
     if not tame and draw(st.integers(0, 2)) == 0:
         words.append("--recycle")
     # Small buffers of the kernel cut frames anywhere.
-    if draw(st.integers(0, 3)) == 0:
+    if not lively and draw(st.integers(0, 3)) == 0:
         words.append(f"--send-buffer={draw(st.sampled_from([8192, 20000, 50000]))}")
     if touch := draw(st.sampled_from([0, 0, 0, 0.05, 0.5, 1])):
         words.append(f"--touch={touch}")
@@ -141,30 +143,38 @@ def flags(draw: st.DrawFn) -> tuple[str, ...]:
 
 @st.composite
 def cases(draw: st.DrawFn, first: int, span: int) -> Case:
-    """Any case whose options are the defaults or of the numbers [first, first + span)."""
+    """Any case whose options are the defaults or of the numbers [first, first + span).
+
+    Every other one is lively: all hops have the library, and what is asked for and how it is sent makes descriptors likely.
+    """
     numbers = st.sampled_from([0, *range(first, first + span)])
     common = drawn_options(draw(numbers))
+    lively = draw(st.booleans())
     mixed = draw(st.integers(0, 3)) == 0
 
     def hop() -> Hop:
-        if draw(st.integers(0, 4)) == 0:
+        if not lively and draw(st.integers(0, 4)) == 0:
             return Hop(draw(flags()), None)
-        return Hop(draw(flags()), drawn_options(draw(numbers)) if mixed else common)
+        return Hop(draw(flags(lively)), drawn_options(draw(numbers)) if mixed else common)
 
     hops = tuple(hop() for _ in range(2 + draw(st.integers(1, 3))))
     bound = min(SIZE_MAX, 400 * min(map(_smallest, hops)))
+    first_kind = [draw(st.sampled_from(["get", "echo"]))] if lively else []
+    first_size = [draw(st.integers(100_000, SIZE_MAX))] if lively else []
     kinds = st.sampled_from(
         ["get", "get", "get", "range", "echo", "echo", "digest", "head", "missing", *BREAKING, "half"]
     )
     return Case(
         hops=hops,
-        kinds=tuple(draw(st.lists(kinds, min_size=1, max_size=3))),
-        sizes=tuple(min(size, bound) for size in draw(st.lists(SIZES, min_size=1, max_size=3))),
+        kinds=tuple(first_kind + draw(st.lists(kinds, min_size=1 - lively, max_size=2))),
+        sizes=tuple(
+            min(size, bound) for size in first_size + draw(st.lists(SIZES, min_size=1 - lively, max_size=2))
+        ),
         count=draw(st.one_of(st.integers(1, 8), st.integers(8, 30))),
         concurrency=draw(st.sampled_from([1, 1, 2, 3, 8])),
         pipeline=draw(st.sampled_from([1, 1, 2, 4])),
         close=draw(st.integers(0, 3)) == 0,
-        chunked=draw(st.integers(0, 5)) == 0,
+        chunked=not lively and draw(st.integers(0, 5)) == 0,
         seed=draw(st.integers(0, 9)),
     )
 

@@ -191,6 +191,8 @@ def surely_active(case: Case) -> list[tuple[int, int]]:
             continue
         if case.chunked and sender == last:
             continue
+        if ours.options.get("mode") != theirs.options.get("mode"):
+            continue  # whoever asks around is not answered by rules
         size = max([size for kind, size in asked if kind in kinds], default=0)
         if _offers_whole(ours) and size >= _threshold(ours):
             found.append((sender, receiver))
@@ -202,6 +204,8 @@ def _offers_whole(hop: Hop) -> bool:
     values = {name: value for name, _, value in (word.partition("=") for word in hop.flags)}
     options = hop.options or {}
     if int(options.get("store_max", 1 << 30)) < SIZE_MAX or "--vectors" in values:
+        return False
+    if "--send-buffer" in values:  # bounds what may be announced as well
         return False
     if int(values.get("--send-chunk", 1 << 30)) < _threshold(hop):
         return False

@@ -131,8 +131,12 @@ class Pool:
     def _start(self, options: Mapping[str, str] | None) -> Batch:
         command = [sys.executable, "-m", "odb.cli"]
         if options is not None:
-            rules = {"listen": f"{FRAMED}/32", "connect": f"{FRAMED}/32", "drain_ms": "0"}
-            settings = {**rules, "stats_dir": str(self.statistics), **options}
+            named = (
+                {}
+                if options.get("mode") == "standalone"
+                else dict.fromkeys(("listen", "connect"), f"{FRAMED}/32")
+            )
+            settings = {**named, "drain_ms": "0", "stats_dir": str(self.statistics), **options}
             command += ["run", "--library", str(self._library)]
             command += [f"--set={key}={value}" for key, value in settings.items()]
             command += ["--", sys.executable, "-m", "odb.cli"]
