@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 
 enum {
+    BULK_LOOKS = 2,
     GLANCE = 2048,                   /* bytes taken from the kernel where what comes next is to be received elsewhere */
     BULK = ODB_STREAM_BUFFER - 1024, /* with what comes before it, such a frame takes more than one receive anyway */
 };
@@ -96,7 +97,7 @@ static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, c
     case ODB_WIRE_EVENT_VIRTUAL:
         odb_count(&runtime->stats, ODB_STAT_spans_received, 1);
         odb_count(&runtime->stats, ODB_STAT_span_bytes_received, event->descriptor.body);
-        in->bulk = false;
+        in->bulk = 0;
         return begin_span(in, &event->descriptor);
     case ODB_WIRE_EVENT_HEAD:
     case ODB_WIRE_EVENT_TAIL:
@@ -117,7 +118,8 @@ static bool take_other(struct odb_runtime *runtime, struct odb_stream *stream, c
 
 /* Frames that one look cannot hold are received where they belong; looking at them should then take no more than their beginning. */
 static void note_real(struct odb_runtime *runtime, struct odb_inbox *in, size_t length) {
-    in->bulk = in->decoder.length > BULK;
+    bool few = in->decoder.length <= GLANCE / 2; /* such as what was left over of a buffer that a header went into */
+    in->bulk = in->decoder.length > BULK ? BULK_LOOKS : few && in->bulk > 0 ? in->bulk - 1 : 0;
     odb_count(&runtime->stats, ODB_STAT_real_bytes_received, length);
 }
 
@@ -172,7 +174,7 @@ static bool fill(struct odb_runtime *runtime, struct odb_inbox *in, int fd, bool
         in->begin = 0;
     }
     struct iovec iov = {in->buffer + in->end, ODB_STREAM_BUFFER - in->end};
-    if (in->bulk && in->end == 0) iov.iov_len = GLANCE;
+    if (in->bulk > 0 && in->end == 0) iov.iov_len = GLANCE;
     ssize_t got = exact && in->end == 0 ? odb_exact_receive(in, fd) : ask_kernel(in, fd, &iov, 1, iov.iov_len);
     if (got < 0 && errno == EAGAIN) return false;
     if (got < 0) in->error = errno;

@@ -316,8 +316,10 @@ static ssize_t receive_directly(struct odb_runtime *runtime, struct odb_stream *
     size_t awaited = odb_inbox_awaited(in), room;
     if (awaited == 0 || (flags & (MSG_PEEK | MSG_TRUNC))) return 0;
     int count = parts_of(target, parts, DIRECT_PARTS, awaited, &room);
-    in->bulk = awaited >= DIRECT_MIN && done + room >= DIRECT_MIN && !touches_guards(runtime, parts, count);
-    return in->bulk ? odb_inbox_receive(runtime, stream, fd, parts, count, room) : 0;
+    if (awaited < DIRECT_MIN || done + room < DIRECT_MIN) return 0;
+    if (!touches_guards(runtime, parts, count)) return odb_inbox_receive(runtime, stream, fd, parts, count, room);
+    in->bulk = 0;
+    return 0;
 }
 
 /* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, or -EAGAIN when there is none. */

@@ -43,7 +43,7 @@ struct odb_inbox {
     size_t edges_filled; /* head + tail bytes that have arrived; deliverable when complete */
     uint8_t *edges;      /* head bytes, then tail bytes */
     bool small;          /* the application's last piece of a body held less than a page */
-    bool bulk;           /* the last frame held more bytes than one look should take on the way */
+    int bulk;            /* above 0: frames of late held more bytes than one look should take on the way */
     struct odb_span span;
     bool ended; /* end of stream seen */
     int error;  /* errno to report once what was parsed is delivered; sticky */
