@@ -449,11 +449,20 @@ static void announced_bytes_are_pending_until_fetched_released_or_expired(void) 
     end();
 }
 
-/* Random takes, gives and trims against a map of who owns each page. */
+static bool trim_one(struct odb_memory_file *file, bool *used) {
+    struct odb_memory_run run;
+    if (!odb_memory_file_take_dirty(file, &run)) return false;
+    memset(used + run.first, 0, run.pages * sizeof *used);
+    odb_memory_file_give_clean(file, run);
+    return true;
+}
+
+/* Random takes, gives and trims against a map of who owns each page, and of which pages may still be in some socket's queue. */
 static void runs_of_pages_never_overlap_and_coalesce_again(void) {
     enum { PAGES = 512, RUNS = 200 };
     static struct odb_memory_file file;
     static uint32_t owner[PAGES];
+    static bool used[PAGES];
     struct odb_memory_run runs[RUNS] = {{0, 0}}, run;
     uint64_t random = 42;
     REQUIRE(odb_real_load() && odb_memory_file_open(&file, PAGES * ODB_MEMORY_PAGE));
@@ -464,24 +473,28 @@ static void runs_of_pages_never_overlap_and_coalesce_again(void) {
             for (uint32_t page = slot->first; page < slot->first + slot->pages; page++) {
                 REQUIRE(owner[page] == (uint32_t)(slot - runs) + 1);
                 owner[page] = 0;
+                used[page] = true;
             }
             odb_memory_file_give(&file, *slot);
             slot->pages = 0;
         } else if (odb_memory_file_take(&file, 1 + (uint32_t)(random >> 50) % 24, slot)) {
             REQUIRE(slot->first + slot->pages <= PAGES);
             for (uint32_t page = slot->first; page < slot->first + slot->pages; page++) {
-                REQUIRE(owner[page] == 0);
+                REQUIRE(owner[page] == 0 && !used[page]);
                 owner[page] = (uint32_t)(slot - runs) + 1;
             }
         }
-        if (step % 97 == 0 && odb_memory_file_take_dirty(&file, &run)) {
-            odb_memory_file_give_clean(&file, run);
+        if (step % 7 == 0) {
+            trim_one(&file, used);
         }
     }
     for (int i = 0; i < RUNS; i++) {
         if (runs[i].pages > 0) {
             odb_memory_file_give(&file, runs[i]);
         }
+    }
+    CHECK(!odb_memory_file_take(&file, 1, &run));
+    while (trim_one(&file, used)) {
     }
     CHECK(odb_memory_file_take(&file, PAGES, &run));
     CHECK(!odb_memory_file_take(&file, 1, &runs[0]));

@@ -8,6 +8,7 @@
 #include "os/real.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/timerfd.h>
 
@@ -27,6 +28,15 @@ static void arm(struct odb_holds *holds) {
     static const struct itimerspec soon = {.it_value = {0, TICK_MS * 1000000L}};
     if (atomic_load(&holds->ticking) || atomic_exchange(&holds->ticking, true)) return;
     timerfd_settime(holds->timer.fd, 0, &soon, NULL);
+}
+
+static void enlist(struct odb_holds *holds, struct odb_outbox *outbox) {
+    outbox->held.next = NULL;
+    odb_lock_take(&holds->lock);
+    *(holds->last ? &holds->last->held.next : &holds->first) = outbox;
+    holds->last = outbox;
+    atomic_fetch_add(&holds->count, 1);
+    odb_lock_drop(&holds->lock);
 }
 
 void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream) {
@@ -55,19 +65,38 @@ static void send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
     if (result < 0 && result != -EAGAIN) outbox->error = -result;
 }
 
+/* Still listed, and still counted as a reference. */
+static void put_back(struct odb_holds *holds, struct odb_outbox *outbox) {
+    enlist(holds, outbox);
+    arm(holds);
+}
+
+/* Whoever is at work on the outbox may be waiting for a fetch, or for room in the socket: this thread has others to look after. */
 static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool rescue) {
-    odb_lock_take(&outbox->lock);
-    outbox->held.listed = false;
+    if (!odb_lock_try(&outbox->lock)) {
+        put_back(&runtime->holds, outbox);
+        return;
+    }
     if (rescue && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
         odb_count(&runtime->stats, ODB_STAT_hold_rescues, 1);
         outbox->held.direct = DIRECT_SENDS;
     }
+    outbox->held.patient = true;
     send_held(runtime, outbox);
+    outbox->held.patient = false;
+    bool again = !outbox->stalled && !odb_outbox_is_empty(outbox);
+    outbox->held.listed = again;
     odb_lock_drop(&outbox->lock);
-    outbox->shared->let_go(outbox->shared, outbox);
+    if (again)
+        put_back(&runtime->holds, outbox);
+    else
+        outbox->shared->let_go(outbox->shared, outbox);
 }
 
 static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, bool rescue) {
+    int cancelling;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* with half of the list in hand */
+    atomic_fetch_add(&holds->releasing, 1);
     odb_lock_take(&holds->lock);
     struct odb_outbox *at = holds->first;
     holds->first = holds->last = NULL;
@@ -77,6 +106,8 @@ static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, b
         next = at->held.next;
         release(runtime, at, rescue);
     }
+    atomic_fetch_sub(&holds->releasing, 1);
+    pthread_setcancelstate(cancelling, NULL);
 }
 
 void odb_hold_release_all(struct odb_runtime *runtime) {
@@ -203,13 +234,8 @@ static void append(struct odb_runtime *runtime, struct odb_stream *stream, const
 static void list(struct odb_holds *holds, struct odb_outbox *outbox) {
     if (outbox->held.listed) return;
     outbox->held.listed = true;
-    outbox->held.next = NULL;
     outbox->shared->hold(outbox->shared, outbox);
-    odb_lock_take(&holds->lock);
-    *(holds->last ? &holds->last->held.next : &holds->first) = outbox;
-    holds->last = outbox;
-    atomic_fetch_add(&holds->count, 1);
-    odb_lock_drop(&holds->lock);
+    enlist(holds, outbox);
 }
 
 bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames) {
@@ -238,15 +264,16 @@ static bool send_last(const struct odb_runtime *runtime, struct odb_outbox *outb
         if (sent < 0 && errno == EINTR) continue;
         if (sent < 0) return errno != EAGAIN;
         outbox->begin += (size_t)sent;
-        outbox->held.last = ODB_WIRE_HELLO;
+        outbox->held.last = ODB_WIRE_HELLO; /* perhaps in part: it grows and changes no more */
+        outbox->held.late = false;
     }
     return true;
 }
 
 bool odb_hold_drain(struct odb_runtime *runtime) {
     struct odb_holds *holds = &runtime->holds;
-    bool all = true;
-    if (atomic_load(&holds->count) == 0) return true;
+    bool all = atomic_load(&holds->releasing) == 0;
+    if (atomic_load(&holds->count) == 0) return all;
     if (!odb_lock_try(&holds->lock)) return false;
     for (struct odb_outbox *at = holds->first; at; at = at->held.next) {
         bool mine = odb_lock_try(&at->lock);
@@ -269,15 +296,10 @@ void odb_hold_after_fork_parent(struct odb_runtime *runtime) {
     odb_lock_drop(&runtime->holds.lock);
 }
 
-/* What other threads held is their process's to send. */
+/* What other threads held is their process's to send; the outboxes are emptied with their streams (core/sharing.h). */
 void odb_hold_after_fork_child(struct odb_runtime *runtime) {
     struct odb_holds *holds = &runtime->holds;
     odb_lock_reset(&holds->lock);
-    for (struct odb_outbox *at = holds->first; at; at = at->held.next) {
-        odb_outbox_forget(at);
-        at->held.listed = false;
-        atomic_fetch_sub(&stream_of(at)->references, 1);
-    }
     if (atomic_load(&holds->ready)) odb_fds_close(holds->timer.fd);
     memset(holds, 0, sizeof *holds);
 }

@@ -21,10 +21,11 @@ struct odb_holds {
     struct odb_outbox *first,
         *last; /* in the order in which they began to hold; each counts as a reference to its stream */
     _Atomic size_t count;
-    _Atomic unsigned turns; /* how often all of them have been released */
-    _Atomic bool closed;    /* the process ends, or there is no helper thread: nothing is held any more */
-    _Atomic bool ticking;   /* the timer is armed */
-    _Atomic bool ready;     /* the timer is there */
+    _Atomic unsigned releasing; /* threads that are sending what they have taken off the list */
+    _Atomic unsigned turns;     /* how often all of them have been released */
+    _Atomic bool closed;        /* the process ends, or there is no helper thread: nothing is held any more */
+    _Atomic bool ticking;       /* the timer is armed */
+    _Atomic bool ready;         /* the timer is there */
     struct odb_watch timer;
     unsigned seen; /* turns, when the timer last found something held; the helper thread's alone */
     bool suspect;

@@ -93,10 +93,11 @@ void odb_memory_file_close(struct odb_memory_file *file) {
     memset(file, 0, sizeof *file);
 }
 
-/* A run of at least `pages`: any of a higher bin fits; in the bin of that size itself only a few are looked at. */
-static bool find(const struct odb_memory_file *file, bool dirty, uint32_t pages, struct odb_memory_run *out) {
+/* A clean run of at least `pages`: any of a higher bin fits; in the bin of that size itself only a few are looked at. */
+static bool find(const struct odb_memory_file *file, uint32_t pages, struct odb_memory_run *out) {
+    const uint32_t *bins = file->bins[false];
     unsigned own = bin_of(pages);
-    uint32_t at = file->bins[dirty][own];
+    uint32_t at = bins[own];
     for (int looks = 16; at != 0 && looks > 0; looks--, at = file->map[at - 1].next) {
         if (file->map[at - 1].pages >= pages) {
             break;
@@ -105,7 +106,7 @@ static bool find(const struct odb_memory_file *file, bool dirty, uint32_t pages,
     if (at == 0 || file->map[at - 1].pages < pages) {
         at = 0;
         for (unsigned bin = own + 1; at == 0 && bin < ODB_MEMORY_BINS; bin++) {
-            at = file->bins[dirty][bin];
+            at = bins[bin];
         }
     }
     if (at == 0) {
@@ -117,21 +118,14 @@ static bool find(const struct odb_memory_file *file, bool dirty, uint32_t pages,
 
 bool odb_memory_file_take(struct odb_memory_file *file, uint32_t pages, struct odb_memory_run *out) {
     struct odb_memory_run found;
-    bool dirty = true;
-    if (pages == 0 || pages > file->pages) {
+    if (pages == 0 || pages > file->pages || !find(file, pages, &found)) {
         return false;
-    }
-    if (!find(file, true, pages, &found)) {
-        dirty = false;
-        if (!find(file, false, pages, &found)) {
-            return false;
-        }
     }
     take_out(file, found);
     *out = (struct odb_memory_run){found.first, pages};
     tag(file, *out, PAGE_TAKEN);
     if (found.pages > pages) {
-        insert(file, (struct odb_memory_run){found.first + pages, found.pages - pages}, dirty);
+        insert(file, (struct odb_memory_run){found.first + pages, found.pages - pages}, false);
     }
     return true;
 }

@@ -2,7 +2,9 @@
  * them.
  *
  * Space is dealt out in runs of pages from a fixed bound; neighbouring free runs coalesce. A freed run keeps its
- * memory ("dirty") until it is trimmed, that is, punched out of the file. All-zero memory is a closed file.
+ * memory ("dirty") until it is trimmed, that is, punched out of the file; only then can it be taken again, because the
+ * pages themselves may still be on their way: a socket's queue refers to what sendfile put there, and on one machine
+ * splice hands them on. All-zero memory is a closed file.
  *
  * Thread safety: open, write and punch may run at any time; everything else wants the owner's lock. No call but open,
  * write, punch and close enters the kernel.
@@ -38,7 +40,7 @@ bool odb_memory_file_open(struct odb_memory_file *file, uint64_t bound);
 /* Closes it; every run is lost. Harmless on a closed file. */
 void odb_memory_file_close(struct odb_memory_file *file);
 
-/* False when no free run is large enough. Dirty runs are preferred: their memory is there already. */
+/* False when no trimmed run is large enough. */
 bool odb_memory_file_take(struct odb_memory_file *file, uint32_t pages, struct odb_memory_run *out);
 void odb_memory_file_give(struct odb_memory_file *file, struct odb_memory_run run);
 

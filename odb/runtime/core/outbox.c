@@ -33,11 +33,17 @@ bool odb_outbox_prepare(struct odb_outbox *outbox, size_t more) {
 
 static bool start_watching(struct odb_outbox *outbox, int fd);
 
-/* The socket is full. True: the helper thread goes on; false: nobody else does, and there is room again. */
+/* The socket is full. True: the helper thread goes on, or a patient caller will; false: nobody else does, and there is room again. */
 static bool stall(struct odb_outbox *outbox, int fd) {
     struct pollfd room = {.fd = fd, .events = POLLOUT};
     outbox->stalled = true;
     if (start_watching(outbox, fd)) return true;
+    if (outbox->held.patient) {
+        outbox->stalled = false;
+        outbox->held.last = ODB_WIRE_HELLO; /* it may have left in part: it grows and changes no more */
+        outbox->held.late = false;
+        return true;
+    }
     odb_real.poll(&room, 1, -1);
     return false;
 }
@@ -114,6 +120,7 @@ bool odb_outbox_park(struct odb_outbox *outbox, int fd, const struct iovec *iov,
         at += iov[i].iov_len - gone;
         skip -= gone;
     }
+    odb_outbox_forget(outbox); /* empty, perhaps with memory from holding */
     outbox->parked = parked;
     outbox->begin = 0;
     outbox->end = total - sent;

@@ -65,7 +65,7 @@ enum odb_pushed_end {
     ODB_PUSHED_SENT,    /* all of it */
     ODB_PUSHED_FULL,    /* the socket takes no more: the rest is still in the channel */
     ODB_PUSHED_REFUSED, /* the socket has failed: errno in `*error` */
-    ODB_PUSHED_KEPT,    /* no pipe is to be had: the rest can still be taken */
+    ODB_PUSHED_KEPT,    /* no pipe is to be had, or the socket takes none: the rest can still be taken */
     ODB_PUSHED_LOST     /* the rest is to be FETCHed */
 };
 

@@ -112,7 +112,7 @@ enum odb_pushed_end odb_pushed_splice_bytes(struct odb_pushed *pushed, struct od
                 end = ODB_PUSHED_LOST; /* it was said to hold something */
             } else if (errno != EINTR) {
                 *error = errno;
-                end = errno == EAGAIN ? ODB_PUSHED_FULL : ODB_PUSHED_REFUSED;
+                end = errno == EAGAIN ? ODB_PUSHED_FULL : errno == EINVAL ? ODB_PUSHED_KEPT : ODB_PUSHED_REFUSED;
             }
         }
     }

@@ -249,9 +249,19 @@ static ssize_t show(struct odb_runtime *runtime, struct odb_stream *stream, int 
     return more > 0 ? shown + more : shown > 0 ? shown : more;
 }
 
-/* What to say when there is no piece: the error once, then the end. */
-static ssize_t no_piece(struct odb_inbox *in) {
-    int error = in->error;
+/* A send of ours that the application does not wait for may have taken the socket's error, which a receive is to report too. */
+static int error_of_sends(struct odb_stream *stream) {
+    if (stream->sharing || !odb_lock_try(&stream->out.lock)) return 0;
+    int error = stream->out.error == EPIPE ? 0 : stream->out.error;
+    if (error) stream->out.error = 0;
+    odb_lock_drop(&stream->out.lock);
+    return error;
+}
+
+/* Under the lock. What to say when there is no piece: the error once, then the end. */
+static ssize_t no_piece(struct odb_stream *stream) {
+    struct odb_inbox *in = &stream->in;
+    int error = in->error || !in->ended ? in->error : error_of_sends(stream);
     in->error = 0;
     if (error) return -error;
     return in->ended ? 0 : -EAGAIN;
@@ -348,13 +358,13 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
     size_t done = 0;
     if (odb_inbox_awaited(in) == 0 && !odb_inbox_advance(runtime, stream, fd)) {
         bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC;
-        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(in);
+        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(stream);
     }
     for (pass(&target, skip); target.count > 0;) {
         if (done > 0 && in->drained && in->begin == in->end && !odb_inbox_has_piece(in)) break;
         ssize_t got = receive_directly(runtime, stream, fd, &target, done, flags);
         if (got == 0) got = receive_piece(runtime, stream, fd, &target, done > 0, flags);
-        if (got < 0) return done > 0 ? (ssize_t)done : no_piece(in);
+        if (got < 0) return done > 0 ? (ssize_t)done : no_piece(stream);
         if ((got == 0 && done > 0) || (flags & MSG_PEEK)) return (ssize_t)done + got;
         pass(&target, (size_t)got);
         done += (size_t)got;
@@ -423,7 +433,8 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         if (got > 0) odb_ahead_restart(stream);
         if (got > 0 && stream->peer_port == 0) odb_requester_is(requester_on(stream));
         if (got > 0) done += (size_t)got;
-        bool more = got > 0 && done < least(stream, wanted, flags);
+        bool short_of = done < least(stream, wanted, flags); /* a frame's header alone wakes us too */
+        bool more = (got > 0 || (got == -EAGAIN && done > 0)) && short_of;
         if (!more && !waits) return done > 0 ? (ssize_t)done : got;
         if (more && !blocks(fd, flags)) return (ssize_t)done;
         if (more && at_hand(runtime, stream, fd)) continue;

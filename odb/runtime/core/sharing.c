@@ -198,9 +198,16 @@ static bool try_both(struct odb_stream *stream) {
 /* One more process will have it. */
 static void share(struct odb_stream *stream) {
     stream->passed_on = false;
-    if (!try_both(stream)) return;
-    bool holding = !odb_outbox_is_empty(&stream->out) && !stream->out.stalled; /* since a moment ago: core/hold.h */
-    if (!stream->sharing && !holding && (stream->sharing = make()) != NULL) {
+    stream->busy = !try_both(stream);
+    if (stream->busy) return;
+    struct odb_outbox *out = &stream->out;
+    if (!stream->sharing && !odb_outbox_is_empty(out) && !out->stalled) { /* held since a moment ago: core/hold.h */
+        out->held.patient = true;
+        int result = odb_outbox_flush(out, out->held.fd);
+        out->held.patient = false;
+        if (result < 0 && result != -EAGAIN) out->error = -result;
+    }
+    if (!stream->sharing && (stream->sharing = make()) != NULL) {
         put_in(stream);
         put_out(stream);
     }
@@ -232,10 +239,19 @@ void odb_sharing_after_fork_parent(struct odb_fdtable *table) {
     odb_lock_drop(&table->forking);
 }
 
+/* A thread of the parent was at work on it: nobody here knows where it stands. Good for being closed. */
+static void spoil(struct odb_stream *stream) {
+    if (stream->sharing) give_up(stream); /* this process was not counted */
+    if (atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC) return;
+    mark_broken(stream);
+    stream->out.error = ECONNRESET;
+}
+
 /* Threads of the parent may have been at work: what is in our memory means nothing, what is shared counts. */
 static void begin_anew(struct odb_stream *stream) {
     struct odb_outbox *out = &stream->out;
-    if (!stream->passed_on) return;
+    if (out->held.listed) atomic_fetch_sub(&stream->references, 1);
+    out->held = (struct odb_held){.last = ODB_WIRE_HELLO};
     if (out->watching) { /* by a helper thread that does not exist here */
         if (odb_fds_is_internal(out->watch.fd)) odb_fds_close(out->watch.fd);
         atomic_fetch_sub(&stream->references, 1);
@@ -243,10 +259,12 @@ static void begin_anew(struct odb_stream *stream) {
     odb_lock_reset(&stream->in.lock);
     odb_lock_reset(&out->lock);
     atomic_store(&stream->in.waiters, 0);
-    stream->in.buffer = stream->in.edges = out->parked = NULL;
+    if (stream->passed_on || stream->busy) stream->in.buffer = stream->in.edges = NULL;
+    out->parked = NULL;
     out->begin = out->end = out->room = 0;
     out->watching = out->shutdown = out->stalled = false;
     out->error = 0;
+    if (stream->busy) spoil(stream);
 }
 
 void odb_sharing_after_fork_child(struct odb_fdtable *table) {

@@ -50,7 +50,7 @@ static inline void odb_sharing_tell(struct odb_stream *stream) {
     odb_out_drop(stream);
 }
 
-/* Around fork, before everything else. Streams at which another thread is at work in that very moment are not shared: it has no use for them in the child. */
+/* Around fork, before everything else. Streams at which another thread is at work in that very moment are not shared: in the child they are good for being closed. */
 void odb_sharing_before_fork(struct odb_fdtable *table);
 void odb_sharing_after_fork_parent(struct odb_fdtable *table);
 void odb_sharing_after_fork_child(struct odb_fdtable *table);

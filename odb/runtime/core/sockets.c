@@ -100,10 +100,14 @@ int odb_shutdown(struct odb_runtime *runtime, int fd, int how) {
 
 void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd < 0) return;
-    if (odb_fdtable_has(&runtime->fds, fd)) odb_hold_release_one(runtime, fd);
     odb_activation_forget(runtime, fd);
     odb_interest_close(&runtime->interests, fd);
     odb_fdtable_clear(&runtime->fds, fd);
+}
+
+void odb_leave_descriptor(struct odb_runtime *runtime, int fd) {
+    if (fd >= 0 && odb_fdtable_has(&runtime->fds, fd)) odb_hold_release_one(runtime, fd);
+    odb_forget_descriptor(runtime, fd);
 }
 
 /* Nothing of ours hangs on it: it is closed in the same way whoever closes it. */
@@ -119,7 +123,7 @@ int odb_close(struct odb_runtime *runtime, int fd) {
         errno = EBADF;
         return -1;
     }
-    odb_forget_descriptor(runtime, fd);
+    odb_leave_descriptor(runtime, fd);
     return odb_real.close(fd);
 }
 
@@ -136,7 +140,7 @@ int odb_close_range(struct odb_runtime *runtime, unsigned first, unsigned last, 
     bool closes = !((unsigned)flags & CLOSE_RANGE_CLOEXEC);
     for (unsigned fd = first; fd <= top; fd++) {
         if (!odb_fds_is_internal((int)fd)) {
-            if (closes) odb_forget_descriptor(runtime, (int)fd);
+            if (closes) odb_leave_descriptor(runtime, (int)fd);
             continue;
         }
         if (begin < fd && close_run(begin, fd - 1, flags) != 0) return -1;

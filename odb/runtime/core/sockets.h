@@ -17,6 +17,9 @@ int odb_dup2(struct odb_runtime *runtime, int from, int to, int flags);
 /* Everything known about a descriptor number that has come to mean something else. */
 void odb_forget_descriptor(struct odb_runtime *runtime, int fd);
 
+/* The same, where the descriptor still is what it was: what its stream holds leaves first. */
+void odb_leave_descriptor(struct odb_runtime *runtime, int fd);
+
 /* After a successful dup or fcntl(F_DUPFD): `to` stands for what `from` stands for. Returns `to`. */
 int odb_duplicated(struct odb_runtime *runtime, int from, int to);
 

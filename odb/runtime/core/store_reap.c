@@ -52,7 +52,7 @@ static bool drop_due(struct odb_store *store, uint64_t now_ms) {
     return count == BATCH;
 }
 
-/* Returns the memory of freed runs to the system. What cannot be punched is left as it is; it will be used again. */
+/* Returns the memory of freed runs to the system. What cannot be punched is left as it is, until the next time. */
 static void trim(struct odb_store *store) {
     struct odb_memory_run run;
     for (int i = 0; i < BATCH; i++) {
@@ -81,6 +81,7 @@ void odb_store_reap(struct odb_store *store, uint64_t now_ms) {
 void odb_store_make_room(struct odb_store *store, uint64_t now_ms) {
     while (drop_due(store, now_ms)) {
     }
+    trim(store);
     int fds[BATCH], count = 0;
     odb_lock_take(&store->lock);
     bool scarce = store->payloads.files >= store->files_max || store->payloads.count >= store->payloads.capacity;

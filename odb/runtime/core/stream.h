@@ -54,8 +54,8 @@ struct odb_stream {
     struct odb_inbox in;
     struct odb_outbox out;
     struct odb_sharing *sharing; /* under either lock: what other processes have of it; null: nothing; core/sharing.h */
-    bool passed_on, retreated;   /* core/sharing.c */
-    uint64_t round;              /* core/sharing.c: under the table's `forking` */
+    bool passed_on, busy, retreated; /* core/sharing.c */
+    uint64_t round;                  /* core/sharing.c: under the table's `forking` */
     _Atomic enum odb_out_mode out_mode;
     struct {
         _Atomic bool ours;            /* the kernel's TCP_NODELAY and TCP_CORK are what holding wants */

@@ -108,7 +108,7 @@ static void leaving(FILE *file) {
     struct odb_runtime *runtime = odb_enter();
     if (!runtime || !file || odb_runtime_is_foreign(runtime)) return;
     int saved = errno, fd = odb_real.fileno(file);
-    if (fd >= 0) odb_forget_descriptor(runtime, fd);
+    odb_leave_descriptor(runtime, fd);
     errno = saved;
 }
 

@@ -54,10 +54,17 @@ __attribute__((destructor(101))) static void finish(void) {
     if (odb_hook_runtime) odb_runtime_end(&runtime);
 }
 
+/* The C library's heap sets itself up in its first call, which must not be made by two threads at once. Where another heap is in front of it, a sanitizer's
+ * for one, that call is one of ours. */
+static bool wake_heap(void) {
+    odb_real.free(odb_real.malloc(1));
+    return true;
+}
+
 __attribute__((constructor(101))) static void start(void) {
     int saved = errno;
     if (odb_real_load() && read_options(&runtime.options, getenv("ODB_OPTIONS")) == 0 &&
-        (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) && odb_runtime_init(&runtime)) {
+        (runtime.options.mode != ODB_MODE_OFF || runtime.options.align) && wake_heap() && odb_runtime_init(&runtime)) {
         at_quick_exit(finish);
         pthread_atfork(before_fork, after_fork_parent, after_fork_child);
         odb_hook_runtime = &runtime;
