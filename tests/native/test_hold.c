@@ -1,6 +1,7 @@
 /* Sends of an event loop that are held: what they become on the wire, when they leave, and that none is lost or sent twice. */
 #include "check.h"
 #include "core/heap.h"
+#include "core/sharing.h"
 #include "core/sockets.h"
 #include "core/sockopt.h"
 #include "core/transfer.h"
@@ -260,6 +261,7 @@ static void child_of_fork_leaves_what_its_parent_holds_to_it(void) {
     REQUIRE(child >= 0);
     if (child == 0) {
         odb_hold_after_fork_child(&world);
+        odb_sharing_after_fork_child(&world.fds);
         _exit(odb_outbox_is_empty(&world_stream(client)->out) && atomic_load(&world.holds.count) == 0 ? 7 : 8);
     }
     odb_hold_after_fork_parent(&world);
@@ -270,6 +272,53 @@ static void child_of_fork_leaves_what_its_parent_holds_to_it(void) {
     next_turn();
     hear("once, and no more");
     end();
+}
+
+/* A program that forks while its threads work, and closes everything in the child (I11). */
+static void child_of_fork_beside_a_busy_thread_can_close_its_connection(void) {
+    int status;
+    char byte;
+    begin();
+    struct odb_lock *busy = &world_stream(client)->out.lock;
+    odb_lock_take(busy);
+    odb_sharing_before_fork(&world.fds);
+    odb_hold_before_fork(&world);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        odb_hold_after_fork_child(&world);
+        odb_sharing_after_fork_child(&world.fds);
+        bool refused = world_recv(client, &byte, 1, MSG_DONTWAIT) == -1 && errno == ECONNRESET;
+        world_close(client);
+        world_close(server);
+        _exit(refused ? 7 : 8);
+    }
+    odb_hold_after_fork_parent(&world);
+    odb_sharing_after_fork_parent(&world.fds);
+    odb_lock_drop(busy);
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), 7);
+    say("still here");
+    next_turn();
+    hear("still here");
+    end();
+}
+
+/* The socket tells of a reset once, and may tell a send that the application does not know of. */
+static void reset_that_meets_a_held_send_is_told_to_the_receiver(void) {
+    struct linger at_once = {.l_onoff = 1};
+    char byte;
+    begin();
+    say("too late");
+    REQUIRE(odb_real.setsockopt(server, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
+    world_close(server);
+    odb_hold_release_all(&world);
+    CHECK(world_recv(client, &byte, 1, 0) == -1 && errno == ECONNRESET);
+    CHECK_EQ(world_recv(client, &byte, 1, 0), 0);
+    world_close(client);
+    world_close(set);
 }
 
 /* What was accepted must arrive, and room must be told of again (I5). */
@@ -337,6 +386,8 @@ static const struct check_case cases[] = {
     CHECK_CASE(only_what_the_thread_waits_for_is_held),
     CHECK_CASE(nothing_is_held_towards_a_peer_that_has_ended),
     CHECK_CASE(child_of_fork_leaves_what_its_parent_holds_to_it),
+    CHECK_CASE(child_of_fork_beside_a_busy_thread_can_close_its_connection),
+    CHECK_CASE(reset_that_meets_a_held_send_is_told_to_the_receiver),
     CHECK_CASE(full_socket_stops_the_sender_and_tells_of_room),
     CHECK_CASE(options_about_waiting_are_the_runtimes),
     /* The last one that holds: it lets the timer go. */

@@ -9,6 +9,9 @@
 #include "support/world.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/time.h>
 
 #define P ((size_t)ODB_PAGE)
@@ -411,6 +414,41 @@ static void waitall_fills_the_buffer_across_frames(void) {
     world_close(fd);
 }
 
+static int trickle_to, trickle_at;
+
+static void wait_until_taken(void) {
+    int left = 1;
+    while (odb_real.ioctl(trickle_at, FIONREAD, &left) == 0 && left > 0) sched_yield();
+}
+
+/* Every frame behind the HELLO in two parts, the first of which is less than its header; the next part when the one before has been taken. */
+static void *trickle(void *unused) {
+    size_t done = message.boundary[0];
+    (void)unused;
+    put(trickle_to, message.wire, done);
+    for (int i = 1; i < message.boundaries; i++) {
+        size_t cuts[2] = {message.boundary[i - 1] + 3, message.boundary[i]};
+        for (int cut = 0; cut < 2; cut++) {
+            put(trickle_to, message.wire + done, cuts[cut] - done);
+            done = cuts[cut];
+            wait_until_taken();
+        }
+    }
+    return NULL;
+}
+
+static void waitall_waits_on_when_frames_come_in_parts(void) {
+    pthread_t thread;
+    mixed_message();
+    world_raw_client(&trickle_to, &trickle_at);
+    REQUIRE(pthread_create(&thread, NULL, trickle, NULL) == 0);
+    CHECK_EQ(world_recv(trickle_at, got_bytes, message.plain_length, MSG_WAITALL), message.plain_length);
+    CHECK_MEM_EQ(got_bytes, message.plain, message.plain_length);
+    pthread_join(thread, NULL);
+    world_close(trickle_to);
+    world_close(trickle_at);
+}
+
 /* What WAITALL got before an error is delivered, and the error is not swallowed. */
 static void waitall_that_meets_a_cut_frame_reports_it_next(void) {
     int raw, fd;
@@ -563,6 +601,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(bytes_beside_the_received_ones_survive_in_an_old_window),
     CHECK_CASE(peek_shows_bytes_again_and_consumes_none),
     CHECK_CASE(waitall_fills_the_buffer_across_frames),
+    CHECK_CASE(waitall_waits_on_when_frames_come_in_parts),
     CHECK_CASE(waitall_that_meets_a_cut_frame_reports_it_next),
     CHECK_CASE(receive_timeout_ends_a_wait_for_application_bytes),
     CHECK_CASE(available_counts_application_bytes),

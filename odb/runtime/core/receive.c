@@ -268,8 +268,8 @@ static ssize_t no_piece(struct odb_stream *stream) {
 }
 
 /* The rest of a classic direction is the kernel's business. All buffers at once: who gets less than fits takes the socket for drained and waits for an edge. */
-static ssize_t receive_classic(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, size_t skip,
-                               int flags) {
+static ssize_t receive_classic(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
+                               int count, size_t skip, int flags) {
     for (; count > 1 && skip >= iov->iov_len; iov++, count--) skip -= iov->iov_len;
     struct iovec rest = {(char *)iov->iov_base + skip, iov->iov_len - skip};
     struct msghdr message = {.msg_iov = &rest, .msg_iovlen = 1};
@@ -277,7 +277,8 @@ static ssize_t receive_classic(struct odb_runtime *runtime, int fd, const struct
     int error = odb_windows_materialise(&runtime->windows, message.msg_iov, (int)message.msg_iovlen);
     if (error) return error;
     ssize_t got = odb_real.recvmsg(fd, &message, flags | MSG_DONTWAIT);
-    return got < 0 ? -errno : got;
+    if (got < 0) return -errno;
+    return got > 0 ? got : -error_of_sends(stream);
 }
 
 /* The application's buffers of one call from where they are not filled yet. */
@@ -358,7 +359,7 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
     size_t done = 0;
     if (odb_inbox_awaited(in) == 0 && !odb_inbox_advance(runtime, stream, fd)) {
         bool classic = atomic_load(&in->mode) == ODB_IN_CLASSIC;
-        return classic ? receive_classic(runtime, fd, iov, count, skip, flags) : no_piece(stream);
+        return classic ? receive_classic(runtime, stream, fd, iov, count, skip, flags) : no_piece(stream);
     }
     for (pass(&target, skip); target.count > 0;) {
         if (done > 0 && in->drained && in->begin == in->end && !odb_inbox_has_piece(in)) break;
