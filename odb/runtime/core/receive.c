@@ -226,14 +226,23 @@ static void consume(struct odb_inbox *in, int fd, size_t amount) {
     if (in->kept > 0) odb_exact_release(in, fd, in->kept);
 }
 
+/* A span that comes with a head was cut for a buffer of which nothing is filled: behind other bytes, its body would not begin with a page, and neither would the
+ * bodies that follow. */
+static bool wants_fresh_buffer(const struct odb_inbox *in, const void *to) {
+    return in->has_span && in->span_at == 0 && in->head > 0 && in->span.length >= ODB_PAGE &&
+           ((uintptr_t)to + in->head) % ODB_PAGE != 0;
+}
+
 /* One piece, or part of it. Same results as deliver_body. */
 static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun,
                        int flags) {
     struct odb_inbox *in = &stream->in;
     if (flags & MSG_TRUNC) return deliver_nothing(in, room);
     if (in->real > 0) return deliver_real(runtime, in, to, room);
+    begun = begun && !(flags & MSG_WAITALL);
+    if (begun && wants_fresh_buffer(in, to)) return 0;
     if (!in_body(in)) return deliver_edge(runtime, in, to, room);
-    return deliver_body(runtime, stream, to, room, begun && !(flags & MSG_WAITALL));
+    return deliver_body(runtime, stream, to, room, begun);
 }
 
 /* MSG_PEEK: shows the bytes at hand and, behind them, the next ones of a span, which are fetched for that. Same results as deliver_body. */
