@@ -1,6 +1,7 @@
 """Statistics say what samples allow and no more: equal variants are noise, clear differences are not."""
 
 import itertools
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,15 @@ def test_a_regular_difference_below_one_percent_is_noise() -> None:
     head = samples.header(samples.plan("vanilla", "odb", repetitions=10))
     records = samples.measured(head, lambda label, name: 1.004 if label == "odb" else 1.0, noise=0.0001)
     assert set(verdicts(compare(head, records), "odb").values()) == {"noise"}
+
+
+def test_counts_that_hardly_vary_are_compared_without_a_word() -> None:
+    head = samples.header(samples.plan("vanilla", "odb", repetitions=3))
+    records = samples.measured(head, lambda label, name: 0.5 if label == "odb" else 1.0, noise=1e-15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = verdicts(compare(head, records), "odb")
+    assert set(found.values()) == {"undecided"}
 
 
 def test_samples_that_are_all_equal_are_noise() -> None:
