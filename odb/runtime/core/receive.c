@@ -226,23 +226,14 @@ static void consume(struct odb_inbox *in, int fd, size_t amount) {
     if (in->kept > 0) odb_exact_release(in, fd, in->kept);
 }
 
-/* A span that comes with a head was cut for a buffer of which nothing is filled: behind other bytes, its body would not begin with a page, and neither would the
- * bodies that follow. */
-static bool wants_fresh_buffer(const struct odb_inbox *in, const void *to) {
-    return in->has_span && in->span_at == 0 && in->head > 0 && in->span.length >= ODB_PAGE &&
-           ((uintptr_t)to + in->head) % ODB_PAGE != 0;
-}
-
 /* One piece, or part of it. Same results as deliver_body. */
 static ssize_t deliver(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t room, bool begun,
                        int flags) {
     struct odb_inbox *in = &stream->in;
     if (flags & MSG_TRUNC) return deliver_nothing(in, room);
     if (in->real > 0) return deliver_real(runtime, in, to, room);
-    begun = begun && !(flags & MSG_WAITALL);
-    if (begun && wants_fresh_buffer(in, to)) return 0;
     if (!in_body(in)) return deliver_edge(runtime, in, to, room);
-    return deliver_body(runtime, stream, to, room, begun);
+    return deliver_body(runtime, stream, to, room, begun && !(flags & MSG_WAITALL));
 }
 
 /* MSG_PEEK: shows the bytes at hand and, behind them, the next ones of a span, which are fetched for that. Same results as deliver_body. */
@@ -342,6 +333,14 @@ static ssize_t receive_directly(struct odb_runtime *runtime, struct odb_stream *
     return 0;
 }
 
+/* A span with a head was cut for a buffer of which nothing is filled. If that is this buffer, its body would begin with a page there and not here, behind other bytes; nor
+ * would the bodies that follow. */
+static bool wants_fresh_buffer(const struct odb_inbox *in, const struct target *target) {
+    uintptr_t fresh = (uintptr_t)target->iov->iov_base + in->head;
+    bool begins = in->real == 0 && in->span_at == 0 && in->head > 0 && in->span.length >= ODB_PAGE;
+    return begins && fresh % ODB_PAGE == 0 && (fresh + target->at) % ODB_PAGE != 0;
+}
+
 /* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, or -EAGAIN when there is none. */
 static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
                              const struct target *target, bool begun, int flags) {
@@ -352,6 +351,7 @@ static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *str
         ssize_t shown = show(runtime, stream, fd, to, room);
         if (shown >= 0) return shown;
     } else {
+        if (begun && !(flags & (MSG_WAITALL | MSG_TRUNC)) && wants_fresh_buffer(&stream->in, target)) return 0;
         ssize_t got = deliver(runtime, stream, to, room, begun, flags);
         if (got > 0) consume(&stream->in, fd, (size_t)got);
         if (got >= 0) return got;
