@@ -28,9 +28,9 @@ def test_drawn_chains_are_not_told_apart_from_classic_ones(pool: Pool) -> None:
     tally = explore(pool, SECONDS, seed=20251)
     print(tally.line())
     assert tally.failures == []
-    assert tally.cases >= 5  # a slow machine gets no further in the time
+    assert tally.cases >= 20
     assert tally.active_hops >= tally.cases // 20
-    assert tally.spans >= 10
+    assert tally.spans >= 100
 
 
 def plain_case(**changes: object) -> Case:
