@@ -38,6 +38,9 @@ which nothing is guarded, goes to libc after a look at two words of memory. What
 Tests are files `tests/preload/test_NAME.py`. In `rows` every row has an intercepted case (on a stream, or with a window) and a
 bypassed one (on a plain descriptor, with plain memory), each compared with the same program without the library.
 
+Structures, arrays and addresses that are handed to these calls may lie in windows themselves (`structures`). Memory that is not
+there is refused with EFAULT wherever the library copies in the kernel's stead (`absent`).
+
 Not seen are calls that do not go through libc's dynamic symbols: programs without libc (Go) or with a static one are classic
 peers, and so is what code does with system call instructions of its own.
 """

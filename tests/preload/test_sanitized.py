@@ -23,6 +23,8 @@ HARD = [
     ("waits", "poll"),
     ("sharing", "turns"),
     ("sharing", "processes"),
+    ("absent", "sent"),
+    ("structures", ""),
 ]
 # Nothing large goes out, or those that received it have ended.
 UNSEEN = {"full", "processes"}

@@ -1,6 +1,8 @@
 /* fault.c: serves touches of guarded memory. */
 #include "core/fault.h"
 
+#include "core/bus.h"
+#include "core/careful.h"
 #include "core/masks.h"
 #include "os/lock.h"
 #include "os/real.h"
@@ -72,6 +74,8 @@ static void handle(int number, siginfo_t *info, void *context) {
     } else if (result == 1) {
         last_plain = NULL;
     }
+    errno = saved;
+    if (result <= 0) odb_careful_catch(info, context);
     if (result < 0)
         raise(SIGBUS); /* memory whose content is lost, as when a mapped file is truncated */
     else if (result == 0)
@@ -85,6 +89,7 @@ void odb_fault_install(struct odb_windows *windows) {
     fault.windows = windows;
     odb_masks_install();
     odb_real.sigaction(SIGSEGV, &action, &fault.application);
+    odb_bus_install();
 }
 
 bool odb_fault_installed(void) {
@@ -103,7 +108,7 @@ static int set_other(int number, const struct sigaction *action, struct sigactio
         sigdelset(&open.sa_mask, SIGSEGV);
         action = &open;
     }
-    int result = odb_real.sigaction(number, action, old);
+    int result = number == SIGBUS ? odb_bus_action(action, old) : odb_real.sigaction(number, action, old);
     if (result != 0) return result;
     if (old && before) sigaddset(&old->sa_mask, SIGSEGV);
     if (action) atomic_store(&in_mask[number], named);
@@ -128,6 +133,6 @@ sighandler_t odb_signal_with(int number, sighandler_t handler, int flags) {
 }
 
 sighandler_t odb_signal(int number, sighandler_t handler) {
-    return number == SIGSEGV && fault.windows ? odb_signal_with(number, handler, SA_RESTART)
-                                              : odb_real.signal(number, handler);
+    return (number == SIGSEGV || number == SIGBUS) && fault.windows ? odb_signal_with(number, handler, SA_RESTART)
+                                                                    : odb_real.signal(number, handler);
 }

@@ -2,6 +2,7 @@
 #include "core/receive.h"
 
 #include "core/ahead.h"
+#include "core/careful.h"
 #include "core/detect.h"
 #include "core/exact.h"
 #include "core/heap.h"
@@ -79,6 +80,7 @@ static ssize_t deliver_exact(struct odb_runtime *runtime, struct odb_stream *str
     if (amount < ODB_PAGE) odb_count(&runtime->stats, ODB_STAT_edge_fetches, 1);
     struct odb_span part = odb_span_part(&stream->in.span, stream->in.span_at - stream->in.head, amount);
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (!error) error = odb_careful_writable(to, amount);
     if (!error) error = fetch(runtime, stream, &part, to);
     return error ? error : (ssize_t)amount;
 }
@@ -104,9 +106,8 @@ static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, v
     size_t from = tail ? in->span_at - in->span.length : in->span_at;
     size_t left = (tail ? in->head + in->tail : in->head) - from, amount = room < left ? room : left;
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
-    if (error) return error;
-    memcpy(to, in->edges + from, amount);
-    return (ssize_t)amount;
+    if (!error) error = odb_careful_put(to, in->edges + from, amount);
+    return error ? error : (ssize_t)amount;
 }
 
 /* The next `amount` body bytes, into the application's buffer without a window. What was pushed is there already; what has to be asked for is worth asking for a larger
@@ -202,9 +203,8 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
 static ssize_t deliver_real(struct odb_runtime *runtime, struct odb_inbox *in, void *to, size_t room) {
     size_t amount = room < in->real ? room : in->real;
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
-    if (error) return error;
-    memcpy(to, in->buffer + in->begin, amount);
-    return (ssize_t)amount;
+    if (!error) error = odb_careful_put(to, in->buffer + in->begin, amount);
+    return error ? error : (ssize_t)amount;
 }
 
 /* Bytes of a piece that a receive with MSG_TRUNC throws away; a span is not even fetched. */
@@ -341,7 +341,7 @@ static bool wants_fresh_buffer(const struct odb_inbox *in, const struct target *
     return begins && fresh % ODB_PAGE == 0 && (fresh + target->at) % ODB_PAGE != 0;
 }
 
-/* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, or -EAGAIN when there is none. */
+/* Under the lock. One piece that is or comes to hand, as much of it as the next buffer takes. Returns bytes, 0 as deliver_body, -EAGAIN when there is none, or -EFAULT and it stays. */
 static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *stream, int fd,
                              const struct target *target, bool begun, int flags) {
     char *to = (char *)target->iov->iov_base + target->at;
@@ -349,12 +349,12 @@ static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *str
     if (!odb_inbox_advance(runtime, stream, fd) || !odb_inbox_has_piece(&stream->in)) return -EAGAIN;
     if (flags & MSG_PEEK) {
         ssize_t shown = show(runtime, stream, fd, to, room);
-        if (shown >= 0) return shown;
+        if (shown >= 0 || shown == -EFAULT) return shown;
     } else {
         if (begun && !(flags & (MSG_WAITALL | MSG_TRUNC)) && wants_fresh_buffer(&stream->in, target)) return 0;
         ssize_t got = deliver(runtime, stream, to, room, begun, flags);
         if (got > 0) consume(&stream->in, fd, (size_t)got);
-        if (got >= 0) return got;
+        if (got >= 0 || got == -EFAULT) return got;
     }
     odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);
     return -EAGAIN;
@@ -374,6 +374,7 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
         if (done > 0 && in->drained && in->begin == in->end && !odb_inbox_has_piece(in)) break;
         ssize_t got = receive_directly(runtime, stream, fd, &target, done, flags);
         if (got == 0) got = receive_piece(runtime, stream, fd, &target, done > 0, flags);
+        if (got == -EFAULT && done == 0) return got;
         if (got < 0) return done > 0 ? (ssize_t)done : no_piece(stream);
         if ((got == 0 && done > 0) || (flags & MSG_PEEK)) return (ssize_t)done + got;
         pass(&target, (size_t)got);
@@ -435,7 +436,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         odb_in_take(stream);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
-        if (got < 0 && got != -EAGAIN && done > 0)
+        if (got < 0 && got != -EAGAIN && got != -EFAULT && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
         bool waits = got == -EAGAIN && done == 0 && blocks(fd, flags);
         if (waits) odb_exact_wait(stream);

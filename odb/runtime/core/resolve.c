@@ -2,7 +2,14 @@
 #include "core/resolve.h"
 
 #include "core/ahead.h"
+#include "core/careful.h"
 #include "os/real.h"
+
+#include <errno.h>
+
+enum {
+    LOOKED_AT = 1 << 20
+}; /* bytes of memory that one batch takes at most: it has been looked at whether they are there */
 
 static const uint8_t unknown[16];
 
@@ -60,7 +67,7 @@ bool odb_resolve_file(struct odb_runtime *runtime, struct odb_stream *stream, in
     return finish(runtime, stream, result, &origin, span);
 }
 
-enum outcome { TAKEN, LEFT, NO_ROOM, LOST };
+enum outcome { TAKEN, LEFT, NO_ROOM, LOST, NOT_THERE };
 
 static bool has_room(int fd) {
     struct pollfd room = {.fd = fd, .events = POLLOUT};
@@ -119,7 +126,9 @@ static enum outcome resolve_memory(struct odb_runtime *runtime, struct odb_strea
         piece->length = real.iov_len;
         odb_ahead_add(stream, piece->length);
     }
-    return outcome;
+    if (outcome != LEFT) return outcome;
+    if (piece->length > LOOKED_AT) piece->length = LOOKED_AT;
+    return odb_careful_readable(piece->bytes, piece->length) == 0 ? LEFT : NOT_THERE;
 }
 
 static enum outcome resolve_window(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const char *at,
@@ -155,6 +164,13 @@ static bool add(struct odb_runtime *runtime, struct odb_piece *pieces, int *coun
     return true;
 }
 
+/* What is captured has to be announced. */
+static bool captures(const struct odb_piece *pieces, int count) {
+    for (int i = 0; i < count; i++)
+        if (pieces[i].is_own) return true;
+    return false;
+}
+
 int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
                 struct odb_piece *pieces, int room) {
     int made = 0;
@@ -181,7 +197,9 @@ int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, 
                                              : resolve_memory(runtime, stream, fd, &piece);
             if (outcome == NO_ROOM) return made;
             if (outcome == LOST) return made > 0 ? made : -ESTALE;
+            if (outcome == NOT_THERE) return captures(pieces, made) ? made : -EFAULT;
             if (!add(runtime, pieces, &made, room, &piece)) return made;
+            if (!piece.is_span && piece.length == LOOKED_AT) return made;
             at += piece.length;
             left -= piece.length;
         }

@@ -17,7 +17,7 @@ struct odb_piece {
 
 /* Fills at most `room` pieces from the beginning of iov and returns how many; together they are a prefix of the iov's bytes,
  * empty when something large is to be captured and the socket has no room to announce it. A negative errno when the first ones cannot be had: the peer wants
- * real bytes and the origin does not give them, or the file that they were read from has changed. */
+ * real bytes and the origin does not give them, or the file that they were read from has changed. -EFAULT when memory is not there, as the kernel says of it. */
 int odb_resolve(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov, int count,
                 struct odb_piece *pieces, int room);
 

@@ -287,6 +287,7 @@ ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, 
         if (left == 0) return (ssize_t)done;
         struct memory_turn turn = {runtime, stream, fd, rest, left, 0};
         ssize_t sent = odb_transmit_turn(runtime, stream, fd, flags, fill_from_memory, &turn);
+        if (turn.error == -EFAULT) return done > 0 ? (ssize_t)done : -EFAULT;
         if (turn.error) return done > 0 ? (ssize_t)done : give_up(runtime, fd);
         if (sent > 0) {
             done += (size_t)sent;

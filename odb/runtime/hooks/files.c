@@ -2,7 +2,7 @@
 #include "core/reads.h"
 #include "core/transfer.h"
 
-#include "hooks/hook.h"
+#include "hooks/given.h"
 
 static ssize_t read_at(struct odb_runtime *runtime, int fd, void *buffer, size_t size, off64_t offset) {
     struct iovec iov = {buffer, size};
@@ -48,13 +48,13 @@ ODB_EXPORT ssize_t __pread64_chk(int fd, void *buffer, size_t size, off64_t offs
 
 ODB_EXPORT ssize_t preadv(int fd, const struct iovec *iov, int count, off_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (count <= 0 || count > IOV_MAX || !reads(runtime, SIZE_MAX)) return odb_real.preadv(fd, iov, count, offset);
+    if (!reads(runtime, SIZE_MAX) || !odb_given_vector(iov, count)) return odb_real.preadv(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
 }
 
 ODB_EXPORT ssize_t preadv64(int fd, const struct iovec *iov, int count, off64_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (count <= 0 || count > IOV_MAX || !reads(runtime, SIZE_MAX)) return odb_real.preadv64(fd, iov, count, offset);
+    if (!reads(runtime, SIZE_MAX) || !odb_given_vector(iov, count)) return odb_real.preadv64(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_preadv(runtime, fd, iov, count, offset));
 }
 
@@ -70,13 +70,13 @@ ODB_EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t size, off64_t off
 
 ODB_EXPORT ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.pwritev(fd, iov, count, offset);
+    if (!guarded(runtime) || !odb_given_vector(iov, count)) return odb_real.pwritev(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, iov, count, offset));
 }
 
 ODB_EXPORT ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t offset) {
     struct odb_runtime *runtime = odb_enter();
-    if (!guarded(runtime) || count <= 0 || count > IOV_MAX) return odb_real.pwritev64(fd, iov, count, offset);
+    if (!guarded(runtime) || !odb_given_vector(iov, count)) return odb_real.pwritev64(fd, iov, count, offset);
     return ODB_KEEPING_ERRNO(odb_pwritev(runtime, fd, iov, count, offset));
 }
 
@@ -85,14 +85,14 @@ static int missing(void) {
     return -1;
 }
 
-static bool concerns(struct odb_runtime *runtime, int fd, int count) {
-    return runtime && count > 0 && count <= IOV_MAX && odb_transfer_matters(runtime, fd);
+static bool concerns(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count) {
+    return runtime && odb_transfer_matters(runtime, fd) && odb_given_vector(iov, count);
 }
 
 ODB_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags) {
     struct odb_runtime *runtime = odb_enter();
     if (!odb_real.preadv2) return missing();
-    if (!concerns(runtime, fd, count)) return odb_real.preadv2(fd, iov, count, offset, flags);
+    if (!concerns(runtime, fd, iov, count)) return odb_real.preadv2(fd, iov, count, offset, flags);
     return ODB_KEEPING_ERRNO(odb_preadv2(runtime, fd, iov, count, offset, flags));
 }
 
@@ -103,7 +103,7 @@ ODB_EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int count, off64_
 ODB_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags) {
     struct odb_runtime *runtime = odb_enter();
     if (!odb_real.pwritev2) return missing();
-    if (!concerns(runtime, fd, count)) return odb_real.pwritev2(fd, iov, count, offset, flags);
+    if (!concerns(runtime, fd, iov, count)) return odb_real.pwritev2(fd, iov, count, offset, flags);
     return ODB_KEEPING_ERRNO(odb_pwritev2(runtime, fd, iov, count, offset, flags));
 }
 

@@ -1,4 +1,4 @@
-/* signals.c: hooks of signal handlers and masks: SIGSEGV is ours, and the program does not notice. */
+/* signals.c: hooks of signal handlers and masks: SIGSEGV and SIGBUS are ours, and the program does not notice. */
 #include "core/fault.h"
 #include "core/masks.h"
 
@@ -11,6 +11,10 @@ static struct odb_runtime *changing(int number) {
     return runtime;
 }
 
+static bool is_ours(int number) {
+    return odb_enter() && (number == SIGSEGV || number == SIGBUS) && odb_fault_installed();
+}
+
 ODB_EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
     return changing(number) ? odb_sigaction(number, action, old) : odb_real.sigaction(number, action, old);
 }
@@ -21,9 +25,8 @@ ODB_EXPORT sighandler_t signal(int number, sighandler_t handler) {
 
 /* The handler is taken away when the signal comes, and the signal is not blocked meanwhile. */
 ODB_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler) {
-    bool ours = odb_enter() && number == SIGSEGV && odb_fault_installed();
-    return ours ? odb_signal_with(number, handler, (int)(SA_RESETHAND | SA_NODEFER))
-                : odb_real.sysv_signal(number, handler);
+    return is_ours(number) ? odb_signal_with(number, handler, (int)(SA_RESETHAND | SA_NODEFER))
+                           : odb_real.sysv_signal(number, handler);
 }
 
 ODB_ALIAS(sigaction, __sigaction);
@@ -41,10 +44,6 @@ static int mask_one(int how, int number, sigset_t *old) {
     sigemptyset(&one);
     if (sigaddset(&one, number) != 0) return -1;
     return as_result(odb_sigmask(how, &one, old));
-}
-
-static bool is_ours(int number) {
-    return odb_enter() && number == SIGSEGV && odb_fault_installed();
 }
 
 ODB_EXPORT int sighold(int number) {

@@ -2,9 +2,10 @@
 #include "core/sockets.h"
 #include "core/sockopt.h"
 
-#include "hooks/hook.h"
+#include "hooks/given.h"
 
 #include <linux/close_range.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 
@@ -27,33 +28,47 @@ ODB_EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
     return result;
 }
 
+/* An address is ours to fill, and none is shorter than this: otherwise the kernel says what is wrong with it. */
+static bool may_fill(struct sockaddr *address, const socklen_t *length) {
+    if (!address || !length) return true;
+    if (!odb_given_is_there(length, sizeof *length)) return false;
+    size_t least = sizeof(struct sockaddr_in);
+    return odb_careful_writable(address, *length < least ? *length : least) == 0;
+}
+
 ODB_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0))
-                   : odb_real.accept(fd, address, length);
+    odb_given_address(runtime, address, length);
+    return runtime && may_fill(address, length) ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, 0))
+                                                : odb_real.accept(fd, address, length);
 }
 
 ODB_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, flags))
-                   : odb_real.accept4(fd, address, length, flags);
+    odb_given_address(runtime, address, length);
+    return runtime && may_fill(address, length) ? ODB_KEEPING_ERRNO(odb_accept(runtime, fd, address, length, flags))
+                                                : odb_real.accept4(fd, address, length, flags);
 }
 
 ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    return runtime ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length))
-                   : odb_real.connect(fd, address, length);
+    bool whole = length <= sizeof(struct sockaddr_storage) && odb_given_is_there(address, length);
+    return runtime && whole ? ODB_KEEPING_ERRNO(odb_connect(runtime, fd, address, length))
+                            : odb_real.connect(fd, address, length);
 }
 
 ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_sockopt_matters(runtime, fd, level))
+    odb_given(runtime, value, length);
+    if (!runtime || !odb_sockopt_matters(runtime, fd, level) ||
+        !odb_given_is_there(value, length < sizeof(int) ? length : sizeof(int)))
         return odb_real.setsockopt(fd, level, option, value, length);
     return ODB_KEEPING_ERRNO(odb_setsockopt(runtime, fd, level, option, value, length));
 }
 
 ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given_address(runtime, value, length);
     if (!runtime || !odb_fdtable_has(&runtime->fds, fd)) return odb_real.getsockopt(fd, level, option, value, length);
     return ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length));
 }
@@ -111,13 +126,15 @@ static int after_fcntl(int fd, int command, int result) {
     return runtime && duplicates ? odb_duplicated(runtime, fd, result) : result;
 }
 
+enum { ARGUMENT = 64 }; /* bytes of what an argument points to, if it is a pointer; most are smaller */
+
 /* Every fcntl argument is an int or a pointer; both travel in one register-sized slot. */
 ODB_EXPORT int fcntl(int fd, int command, ...) {
     va_list arguments;
     va_start(arguments, command);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    odb_enter();
+    odb_given(odb_enter(), argument, ARGUMENT);
     return after_fcntl(fd, command, odb_real.fcntl(fd, command, argument));
 }
 
@@ -126,7 +143,7 @@ ODB_EXPORT int fcntl64(int fd, int command, ...) {
     va_start(arguments, command);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    odb_enter();
+    odb_given(odb_enter(), argument, ARGUMENT);
     return after_fcntl(fd, command, odb_real.fcntl64(fd, command, argument));
 }
 
@@ -137,6 +154,7 @@ ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
     va_end(arguments);
     struct odb_runtime *runtime = odb_enter();
     int saved = errno;
+    odb_given(runtime, argument, _IOC_SIZE(request) > ARGUMENT ? _IOC_SIZE(request) : ARGUMENT);
     bool answered = runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument);
     errno = saved;
     if (answered) return 0;

@@ -260,14 +260,14 @@ static void to_kernel(const struct sigaction *action, struct kernel_action *kern
 static long set_action(const struct call *call) {
     struct kernel_action *wanted = POINTER(call->b), *before = POINTER(call->c), open;
     struct sigaction action, old;
-    if (INT(call->a) != SIGSEGV) {
+    if (INT(call->a) != SIGSEGV && INT(call->a) != SIGBUS) {
         if (!wanted) return odb_real.syscall(call->number, call->a, call->b, call->c, call->d);
         open = *wanted;
         open.mask[(SIGSEGV - 1) / 8] &= (char)~(1 << (SIGSEGV - 1) % 8);
         return odb_real.syscall(call->number, call->a, &open, call->c, call->d);
     }
     if (wanted) from_kernel(wanted, &action);
-    if (odb_sigaction(SIGSEGV, wanted ? &action : NULL, &old) != 0) return -1;
+    if (odb_sigaction(INT(call->a), wanted ? &action : NULL, &old) != 0) return -1;
     if (before) to_kernel(&old, before);
     return 0;
 }

@@ -4,7 +4,7 @@
 #include "core/splice.h"
 #include "core/transfer.h"
 
-#include "hooks/hook.h"
+#include "hooks/given.h"
 
 static ssize_t receive(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags,
                        enum odb_family family) {
@@ -50,9 +50,15 @@ ODB_EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t room, in
     return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
 }
 
+static int refuse(void) {
+    errno = EFAULT;
+    return -1;
+}
+
 static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, size_t size, int flags,
                             struct sockaddr *address, socklen_t *length) {
     struct iovec iov = {buffer, size};
+    if (address && length && !odb_given_is_there(length, sizeof *length)) return refuse();
     struct msghdr message = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_name = address, .msg_namelen = address && length ? *length : 0};
     ssize_t got = ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, flags, ODB_SOCKET_CALL));
@@ -62,6 +68,7 @@ static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, s
 
 ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given_address(runtime, address, length);
     if (!runtime || !odb_transfer_matters(runtime, fd))
         return odb_real.recvfrom(fd, buffer, size, flags, address, length);
     return receive_from(runtime, fd, buffer, size, flags, address, length);
@@ -70,6 +77,7 @@ ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct
 ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room, int flags, struct sockaddr *address,
                                   socklen_t *length) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given_address(runtime, address, length);
     if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
         return odb_real.__recvfrom_chk(fd, buffer, size, room, flags, address, length);
     return receive_from(runtime, fd, buffer, size, flags, address, length);
@@ -77,16 +85,17 @@ ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room
 
 ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
     struct odb_runtime *runtime = odb_enter();
-    if (count <= 0 || count > IOV_MAX || !reads(runtime, fd, SIZE_MAX)) return odb_real.readv(fd, iov, count);
+    if (!reads(runtime, fd, SIZE_MAX) || !odb_given_vector(iov, count)) return odb_real.readv(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, 0, ODB_FILE_CALL));
 }
 
 ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     struct odb_runtime *runtime = odb_enter();
-    bool control = runtime && message->msg_control && message->msg_controllen > 0;
-    if (!runtime || message->msg_iovlen > IOV_MAX || (!control && !odb_transfer_matters(runtime, fd)))
-        return odb_real.recvmsg(fd, message, flags);
+    if (!runtime || !odb_given_message(message)) return odb_real.recvmsg(fd, message, flags);
+    odb_given_parts(runtime, message);
+    bool control = message->msg_control && message->msg_controllen > 0;
+    if ((!control && !odb_transfer_matters(runtime, fd))) return odb_real.recvmsg(fd, message, flags);
     int saved = errno;
     ssize_t got = odb_receive(runtime, fd, message, flags, ODB_SOCKET_CALL);
     if (got >= 0 && control) odb_handover_after_receive(runtime, message);
@@ -117,11 +126,23 @@ static void offer_rights(struct odb_runtime *runtime, const struct mmsghdr *mess
     errno = saved;
 }
 
+/* How many of them are there; the kernel looks at no more than IOV_MAX. */
+static unsigned int given_messages(struct odb_runtime *runtime, const struct mmsghdr *messages, unsigned int count) {
+    unsigned int there = 0;
+    for (; there < count && there < IOV_MAX && odb_given_is_there(&messages[there], sizeof *messages); there++) {
+        if (!odb_given_message(&messages[there].msg_hdr)) break;
+        odb_given_parts(runtime, &messages[there].msg_hdr);
+    }
+    return there;
+}
+
 /* Message by message: a stream has no message borders to keep. */
 ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given(runtime, timeout, sizeof *timeout);
     if (!runtime || !odb_fdtable_has(&runtime->fds, fd)) {
-        if (runtime && odb_windows_any(&runtime->windows)) make_real(runtime, messages, count);
+        if (runtime && odb_windows_any(&runtime->windows))
+            make_real(runtime, messages, given_messages(runtime, messages, count));
         int got = odb_real.recvmmsg(fd, messages, count, flags, timeout);
         if (runtime && got > 0) take_rights(runtime, messages, (unsigned)got);
         return got;
@@ -130,6 +151,7 @@ ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, in
     int saved = errno;
     for (; done < count; done++) {
         int more = done > 0 && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
+        if (!odb_given_is_there(&messages[done], sizeof *messages)) return done > 0 ? (int)done : refuse();
         ssize_t got = recvmsg(fd, &messages[done].msg_hdr, (flags & ~MSG_WAITFORONE) | more);
         if (got < 0 && done == 0) return -1;
         if (got < 0) break;
@@ -154,6 +176,7 @@ ODB_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags) {
 ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address,
                           socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given(runtime, address, length);
     if (!runtime || !odb_transfer_matters(runtime, fd))
         return odb_real.sendto(fd, buffer, size, flags, address, length);
     struct iovec iov = {(void *)(uintptr_t)buffer, size};
@@ -164,7 +187,7 @@ ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, co
 
 ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || count <= 0 || count > IOV_MAX || !odb_transfer_matters(runtime, fd))
+    if (!runtime || !odb_transfer_matters(runtime, fd) || !odb_given_vector(iov, count))
         return odb_real.writev(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, &message, 0, ODB_FILE_CALL));
@@ -172,23 +195,25 @@ ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
 
 ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     struct odb_runtime *runtime = odb_enter();
+    if (!runtime || !odb_given_message(message)) return odb_real.sendmsg(fd, message, flags);
+    odb_given_parts(runtime, message);
     int saved = errno;
-    if (runtime && message->msg_control && message->msg_controllen > 0) odb_handover_before_send(runtime, message);
+    if (message->msg_control && message->msg_controllen > 0) odb_handover_before_send(runtime, message);
     errno = saved;
-    if (!runtime || message->msg_iovlen > IOV_MAX || !odb_transfer_matters(runtime, fd))
-        return odb_real.sendmsg(fd, message, flags);
+    if (!odb_transfer_matters(runtime, fd)) return odb_real.sendmsg(fd, message, flags);
     return ODB_KEEPING_ERRNO(odb_send(runtime, fd, message, flags, ODB_SOCKET_CALL));
 }
 
 ODB_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags) {
     struct odb_runtime *runtime = odb_enter();
     if (!runtime || !odb_transfer_matters(runtime, fd)) {
-        if (runtime) offer_rights(runtime, messages, count);
+        if (runtime) offer_rights(runtime, messages, given_messages(runtime, messages, count));
         return odb_real.sendmmsg(fd, messages, count, flags);
     }
     unsigned int done = 0;
     int saved = errno;
     for (; done < count; done++) {
+        if (!odb_given_is_there(&messages[done], sizeof *messages)) return done > 0 ? (int)done : refuse();
         ssize_t sent = sendmsg(fd, &messages[done].msg_hdr, flags);
         if (sent < 0 && done == 0) return -1;
         if (sent < 0) break;
@@ -200,18 +225,24 @@ ODB_EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, in
 
 ODB_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t size) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_fdtable_has(&runtime->fds, out)) return odb_real.sendfile(out, in, offset, size);
+    odb_given(runtime, offset, sizeof *offset);
+    if (!runtime || !odb_fdtable_has(&runtime->fds, out) || (offset && !odb_given_is_there(offset, sizeof *offset)))
+        return odb_real.sendfile(out, in, offset, size);
     return ODB_KEEPING_ERRNO(odb_sendfile(runtime, out, in, offset, size));
 }
 
 ODB_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_fdtable_has(&runtime->fds, out)) return odb_real.sendfile64(out, in, offset, size);
+    odb_given(runtime, offset, sizeof *offset);
+    if (!runtime || !odb_fdtable_has(&runtime->fds, out) || (offset && !odb_given_is_there(offset, sizeof *offset)))
+        return odb_real.sendfile64(out, in, offset, size);
     return ODB_KEEPING_ERRNO(odb_sendfile(runtime, out, in, offset, size));
 }
 
 ODB_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t size, unsigned int flags) {
     struct odb_runtime *runtime = odb_enter();
+    odb_given(runtime, in_offset, sizeof *in_offset);
+    odb_given(runtime, out_offset, sizeof *out_offset);
     if (!runtime || (!odb_fdtable_has(&runtime->fds, in) && !odb_fdtable_has(&runtime->fds, out)))
         return odb_real.splice(in, in_offset, out, out_offset, size, flags);
     return ODB_KEEPING_ERRNO(odb_splice(runtime, in, in_offset, out, out_offset, size, flags));
@@ -219,7 +250,8 @@ ODB_EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offs
 
 ODB_EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t count, unsigned int flags) {
     struct odb_runtime *runtime = odb_enter();
-    if (!runtime || !odb_windows_any(&runtime->windows)) return odb_real.vmsplice(fd, iov, count, flags);
+    if (!runtime || !odb_windows_any(&runtime->windows) || !odb_given_vector(iov, (long)count))
+        return odb_real.vmsplice(fd, iov, count, flags);
     return ODB_KEEPING_ERRNO(odb_vmsplice(runtime, fd, iov, count, flags));
 }
 
