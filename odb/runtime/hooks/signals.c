@@ -4,11 +4,11 @@
 
 #include "hooks/hook.h"
 
-/* Writers of pushes need to know whether SIGPIPE is ignored. */
+/* Writers of pushes need to know whether SIGPIPE is ignored. A vfork child sets its own SIGBUS, but what we remember of it is its parent's. */
 static struct odb_runtime *changing(int number) {
     struct odb_runtime *runtime = odb_enter();
     if (runtime && number == SIGPIPE) odb_pushes_sigpipe_changed(&runtime->origin.pushes);
-    return runtime;
+    return runtime && number == SIGBUS && odb_runtime_is_foreign(runtime) ? NULL : runtime;
 }
 
 static bool is_ours(int number) {
