@@ -74,6 +74,7 @@ void odb_channel_begin(struct odb_channel *channel, const struct odb_span *span,
     channel->span = *span;
     channel->into = (struct odb_scatter){.iov = iov, .count = count};
     channel->body_left = span->length;
+    channel->leave = 0;
 }
 
 static enum odb_progress fail(struct odb_channel *channel, int error) {
@@ -176,7 +177,7 @@ static enum odb_progress receive(struct odb_channel *channel) {
     if (header_left > 0) {
         window[used++] = (struct iovec){channel->header + channel->header_length, header_left};
     }
-    used += odb_scatter_window(&channel->into, channel->body_left, window + used, WINDOW - used);
+    used += odb_scatter_window(&channel->into, channel->body_left - channel->leave, window + used, WINDOW - used);
     struct msghdr message = {.msg_iov = window, .msg_iovlen = (size_t)used};
     ssize_t received = odb_real.recvmsg(channel->fd, &message, MSG_DONTWAIT);
     if (received < 0) {
@@ -202,7 +203,7 @@ enum odb_progress odb_channel_progress(struct odb_channel *channel) {
     if (channel->request_sent < channel->request_length) {
         progress = send_request(channel);
     }
-    while (progress == ODB_CHANNEL_DONE && channel->body_left > 0) {
+    while (progress == ODB_CHANNEL_DONE && channel->body_left > channel->leave) {
         progress = receive(channel);
     }
     return progress;

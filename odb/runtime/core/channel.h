@@ -48,6 +48,7 @@ struct odb_channel {
     struct odb_span span;
     struct odb_scatter into;
     uint64_t body_left; /* bytes of the span still to come */
+    uint64_t leave;     /* of those, bytes that are to stay on the connection for now; their place is not known yet */
     uint8_t header[ODB_WIRE_DATA_FRAME];
     size_t header_length;
     uint64_t consumer; /* said on a new connection, so that the origin learns who fetches what; 0: nothing is said */
@@ -95,6 +96,8 @@ struct odb_channels {
     struct odb_stats *stats;
     struct odb_lock lock;
     uint64_t uses;
+    uint32_t forks;         /* how often a child has begun anew: what is older is not its own */
+    _Atomic uint32_t early; /* fetches of core/early.c under way */
     uint32_t free;
     struct odb_channel_slot slots[ODB_CHANNEL_SLOTS];
     struct odb_channel_origin origins[ODB_CHANNEL_ORIGINS];
@@ -110,6 +113,13 @@ void odb_channels_init(struct odb_channels *channels, const struct odb_options *
  * middle), and what socket() and connect() say. After a failure iov's contents are undefined. Counts fetches,
  * fetch_bytes, fetch_failures, channels_opened, protocol_errors. */
 int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *span, const struct iovec *iov, int count);
+
+/* A fetch whose bytes are taken piece by piece. Begins it on `channel` without waiting for anything; 0 or a negative
+ * errno. After 0 it is ended by the take that takes its last byte, by a take that fails, or by being abandoned. */
+int odb_channels_begin(struct odb_channels *channels, const struct odb_span *span, struct odb_channel *channel);
+/* The next `amount` of its bytes, not more than channel->body_left, waiting for them as odb_channels_fetch does. Same errors; counts fetch_bytes. */
+int odb_channels_take(struct odb_channels *channels, struct odb_channel *channel, void *to, size_t amount);
+void odb_channels_abandon(struct odb_channels *channels, struct odb_channel *channel);
 
 /* Notes that this process will not ask for the span's payload again; the origin hears of it with the next fetch. May
  * be forgotten. */

@@ -42,6 +42,8 @@ void odb_channels_init(struct odb_channels *channels, const struct odb_options *
     channels->options = options;
     channels->stats = stats;
     channels->uses = 0;
+    channels->forks = 0;
+    atomic_store(&channels->early, 0);
     odb_pushed_init(&channels->pushed, options, stats);
     empty(channels);
 }
@@ -54,6 +56,8 @@ void odb_channels_after_fork_child(struct odb_channels *channels) {
         }
     }
     odb_pushed_after_fork_child(&channels->pushed);
+    channels->forks++;
+    atomic_store(&channels->early, 0);
     empty(channels);
 }
 
@@ -340,6 +344,48 @@ int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *spa
     }
     errno = saved;
     return error;
+}
+
+int odb_channels_begin(struct odb_channels *channels, const struct odb_span *span, struct odb_channel *channel) {
+    int saved = errno;
+    struct taken taken = {.silent = channels->options->strategy != ODB_STRATEGY_DIRECT};
+    *channel = (struct odb_channel){.fd = -1};
+    take(channels, span, channel, &taken);
+    int error = taken.pooled ? 0 : open_new(channels, span, &taken, channel);
+    if (error == 0) {
+        odb_channel_begin(channel, span, NULL, 0, taken.releases, taken.release_count);
+        channel->leave = span->length;
+        odb_count(channels->stats, ODB_STAT_fetches, 1);
+        if (odb_channel_progress(channel) == ODB_CHANNEL_FAILED) {
+            error = channel->error;
+            put(channels, channel, false);
+        }
+    }
+    errno = saved;
+    return error;
+}
+
+int odb_channels_take(struct odb_channels *channels, struct odb_channel *channel, void *to, size_t amount) {
+    int saved = errno;
+    struct iovec iov = {to, amount};
+    channel->into = (struct odb_scatter){.iov = &iov, .count = 1};
+    channel->leave = channel->body_left - amount;
+    enum odb_progress progress = complete(channels, channel);
+    channel->into.count = 0;
+    if (progress == ODB_CHANNEL_DONE) {
+        odb_count(channels->stats, ODB_STAT_fetch_bytes, amount);
+    }
+    if (progress != ODB_CHANNEL_DONE || channel->body_left == 0) {
+        put(channels, channel, progress == ODB_CHANNEL_DONE || progress == ODB_CHANNEL_REFUSED);
+    }
+    errno = saved;
+    return progress == ODB_CHANNEL_DONE ? 0 : channel->error;
+}
+
+void odb_channels_abandon(struct odb_channels *channels, struct odb_channel *channel) {
+    int saved = errno;
+    put(channels, channel, false);
+    errno = saved;
 }
 
 void odb_channels_release(struct odb_channels *channels, const struct odb_span *span) {

@@ -1,6 +1,7 @@
 /* fdtable.c: descriptors to streams, and the life of streams. */
 #include "core/fdtable.h"
 
+#include "core/early.h"
 #include "core/sharing.h"
 #include "os/real.h"
 
@@ -67,6 +68,7 @@ struct odb_stream *odb_fdtable_new_stream(struct odb_fdtable *table) {
 
 static void recycle(struct odb_fdtable *table, struct odb_stream *stream) {
     odb_sharing_close(stream);
+    odb_early_end(stream);
     odb_buffers_give(&table->buffers, stream->in.buffer);
     odb_real.free(stream->in.edges);
     odb_real.free(stream->out.parked);

@@ -121,6 +121,7 @@ static void note_real(struct odb_runtime *runtime, struct odb_inbox *in, size_t 
     bool few = in->decoder.length <= GLANCE / 2; /* such as what was left over of a buffer that a header went into */
     in->bulk = in->decoder.length > BULK ? BULK_LOOKS : few && in->bulk > 0 ? in->bulk - 1 : 0;
     odb_count(&runtime->stats, ODB_STAT_real_bytes_received, length);
+    odb_delivery_received(&runtime->windows.asked, length);
 }
 
 /* Feeds the decoder once. Same result. */
@@ -220,6 +221,7 @@ ssize_t odb_inbox_receive(struct odb_runtime *runtime, struct odb_stream *stream
     in->end = (size_t)got - direct;
     odb_wire_decoder_skip(&in->decoder, direct);
     odb_count(&runtime->stats, ODB_STAT_real_bytes_received, direct);
+    odb_delivery_received(&runtime->windows.asked, direct);
     return (ssize_t)direct;
 }
 

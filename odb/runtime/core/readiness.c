@@ -1,4 +1,5 @@
 /* readiness.c: what a stream has for the application, asked without taking it. */
+#include "core/early.h"
 #include "core/inbox.h"
 #include "core/receive.h"
 #include "core/sharing.h"
@@ -47,6 +48,7 @@ bool odb_stream_look(struct odb_runtime *runtime, struct odb_stream *stream, int
     bool before = is_at_hand(&stream->in);
     bool readable = look(runtime, stream, fd);
     *fresh = !before && is_at_hand(&stream->in);
+    if (readable) odb_early_look(runtime, stream);
     odb_in_drop(stream);
     return readable;
 }

@@ -4,6 +4,7 @@
 #include "core/ahead.h"
 #include "core/careful.h"
 #include "core/detect.h"
+#include "core/early.h"
 #include "core/exact.h"
 #include "core/heap.h"
 #include "core/inbox.h"
@@ -75,9 +76,14 @@ static void rebase(struct odb_inbox *in) {
     in->span_at = 0;
 }
 
+static void note_question(struct odb_runtime *runtime) {
+    odb_count(&runtime->stats, ODB_STAT_edge_fetches, 1);
+    odb_delivery_questioned(&runtime->windows.asked);
+}
+
 /* Fetches the next `amount` body bytes straight into the application's buffer. */
 static ssize_t deliver_exact(struct odb_runtime *runtime, struct odb_stream *stream, void *to, size_t amount) {
-    if (amount < ODB_PAGE) odb_count(&runtime->stats, ODB_STAT_edge_fetches, 1);
+    if (amount < ODB_PAGE) note_question(runtime);
     struct odb_span part = odb_span_part(&stream->in.span, stream->in.span_at - stream->in.head, amount);
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (!error) error = odb_careful_writable(to, amount);
@@ -94,6 +100,7 @@ static ssize_t deliver_fetched(struct odb_runtime *runtime, struct odb_stream *s
     bool small = amount < ODB_PAGE && amount < left, again = small && in->small;
     in->small = small;
     if (again) {
+        odb_delivery_questioned(&runtime->windows.asked);
         rebase(in);
         return pull(runtime, stream, left < READ_AHEAD ? left : READ_AHEAD);
     }
@@ -107,6 +114,21 @@ static ssize_t deliver_edge(struct odb_runtime *runtime, struct odb_inbox *in, v
     size_t left = (tail ? in->head + in->tail : in->head) - from, amount = room < left ? room : left;
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (!error) error = odb_careful_put(to, in->edges + from, amount);
+    return error ? error : (ssize_t)amount;
+}
+
+/* The first bytes of `part`, as many as a fetch under way gives; 0: none. */
+static ssize_t deliver_early(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *part,
+                             void *to) {
+    size_t amount = odb_early_has(runtime, stream, part);
+    if (amount == 0) return 0;
+    int error = odb_windows_overwrite(&runtime->windows, to, amount);
+    if (!error) error = odb_careful_writable(to, amount);
+    if (error) return error;
+    odb_delivery_fetches(odb_windows_delivery(&runtime->windows, part), amount);
+    if (odb_early_take(stream, to, amount)) return (ssize_t)amount;
+    struct odb_span again = odb_span_part(part, 0, amount);
+    error = fetch(runtime, stream, &again, to);
     return error ? error : (ssize_t)amount;
 }
 
@@ -125,6 +147,10 @@ static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *s
         if (odb_pushed_take(&runtime->channels.pushed, &part, &iov, 1)) return (ssize_t)amount;
         in->span.push_channel = 0; /* lost, or not ours: do not look again */
         in->span.push_position = 0;
+    }
+    if (odb_early_begin(runtime, stream)) {
+        ssize_t got = deliver_early(runtime, stream, &part, to);
+        if (got != 0) return got;
     }
     if (left == amount) return deliver_exact(runtime, stream, to, amount);
     rebase(in);
@@ -178,6 +204,8 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     uintptr_t start = (uintptr_t)to, first = odb_page_up(start), last = odb_page_down(start + amount);
     bool wide = last > first, pages = wide && odb_heap_is_block(runtime, (void *)first, last - first);
     struct odb_span all = odb_span_part(&in->span, at, amount);
+    ssize_t early = deliver_early(runtime, stream, &all, to);
+    if (early != 0) return early;
     bool own = odb_splice_out_may(runtime, &all);
     enum odb_pushed_place place = own ? odb_pushed_where(&runtime->channels.pushed, &all) : ODB_PUSHED_PASSED;
     bool taken = own && runtime->options.delivery == ODB_DELIVERY_LEARN && better_taken(in, &all, room, place);
@@ -354,6 +382,7 @@ static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *str
         if (begun && !(flags & (MSG_WAITALL | MSG_TRUNC)) && wants_fresh_buffer(&stream->in, target)) return 0;
         ssize_t got = deliver(runtime, stream, to, room, begun, flags);
         if (got > 0) consume(&stream->in, fd, (size_t)got);
+        if (!stream->in.has_span) odb_early_end(stream); /* the program has had the bytes in another way */
         if (got >= 0 || got == -EFAULT) return got;
     }
     odb_inbox_break(runtime, stream, fd, ODB_STAT_resets);

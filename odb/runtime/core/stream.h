@@ -53,6 +53,8 @@ struct odb_stream {
     _Atomic uint32_t references;
     struct odb_inbox in;
     struct odb_outbox out;
+    struct odb_early
+        *early; /* under in.lock: a fetch that has been begun before its bytes are asked for; core/early.c */
     struct odb_sharing *sharing; /* under either lock: what other processes have of it; null: nothing; core/sharing.h */
     bool passed_on, busy, retreated; /* core/sharing.c */
     uint64_t round;                  /* core/sharing.c: under the table's `forking` */

@@ -147,9 +147,12 @@ static int make_way(struct odb_stream *stream, int fd) {
     return stream->out.stalled ? odb_outbox_flush(&stream->out, fd) : 0;
 }
 
-/* Spans that this peer sends are of no use here. */
+/* Spans that this peer sends are of no use here, or cost more questions than they save bytes. (By `direct` the consumer has no questions to ask, and keeps its spans.) */
 static bool wants_real(struct odb_runtime *runtime, const struct odb_stream *stream) {
     struct odb_unreachable *spoilt = &runtime->spoilt_peers;
+    const struct odb_options *options = &runtime->options;
+    bool learns = options->delivery == ODB_DELIVERY_LEARN && options->strategy != ODB_STRATEGY_DIRECT;
+    if (learns && odb_delivery_wants_real(&runtime->windows.asked)) return true;
     return odb_unreachable_any(spoilt) && odb_unreachable_has(spoilt, stream->peer, stream->peer_port, odb_clock_ms());
 }
 
