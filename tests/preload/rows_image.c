@@ -57,6 +57,13 @@ static void executing(const char *name, bool intercepted) {
     expect_good_end(child, fd);
 }
 
+static void forking(const char *name, bool intercepted) {
+    int fd = begun(intercepted, false);
+    pid_t child = FUNCTION(fork, name)();
+    if (child == 0) _exit(receive_rest(fd, 100));
+    expect_good_end(child, fd);
+}
+
 static void spawning(const char *name, bool intercepted) {
     bool duplicated = within("adddup2", name);
     int fd = begun(intercepted, !duplicated);
@@ -127,6 +134,7 @@ static const struct row rows[] = {
     {"posix_spawnp", spawning}, {"posix_spawn_file_actions_adddup2", spawning},
     {"system", by_shell},       {"popen", by_shell},
     {"_IO_popen", by_shell},    {"daemon", leaving},
+    {"fork", forking},          {"__fork", forking},
 };
 
 static void consume(uint16_t port) {

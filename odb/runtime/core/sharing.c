@@ -17,10 +17,14 @@ enum {
     PATIENCE = 1000             /* turns that a fork waits for another thread to let go of a stream */
 };
 
+#define TAKEN UINT32_C(0x80000000) /* instead of a number of holders: the last of them has it to itself again */
+
+static _Thread_local uint64_t forked; /* the walk of this thread's last fork */
+
 /* Pages of it that nothing was written to do not exist. */
 struct odb_sharing {
     pthread_mutex_t in_lock, out_lock; /* robust: they outlive a killed process */
-    _Atomic uint32_t holders;          /* processes */
+    _Atomic uint32_t holders;          /* processes; or TAKEN */
     _Atomic bool broken;               /* one of them was killed at work */
     _Atomic int out_mode; /* enum odb_out_mode: the highest that one of them knows of; none ever goes back */
     _Atomic int in_mode;  /* enum odb_in_mode */
@@ -145,8 +149,12 @@ static void give_up(struct odb_stream *stream) {
 static void become_sole(struct odb_stream *stream, bool in) {
     struct odb_sharing *sharing = stream->sharing;
     struct odb_lock *other = in ? &stream->out.lock : &stream->in.lock;
+    uint32_t alone = 1;
     if (!odb_lock_try(other)) return;
-    if (lock_shared(sharing, !in, false)) {
+    bool locked = lock_shared(sharing, !in, false);
+    if (locked && !atomic_compare_exchange_strong(&sharing->holders, &alone, TAKEN)) {
+        pthread_mutex_unlock(mutex_of(sharing, !in)); /* somebody's exec has failed */
+    } else if (locked) {
         in ? get_out(stream) : get_in(stream);
         pthread_mutex_unlock(mutex_of(sharing, !in));
         pthread_mutex_unlock(mutex_of(sharing, in));
@@ -233,15 +241,29 @@ static void each_stream(struct odb_fdtable *table, void (*act)(struct odb_stream
 void odb_sharing_before_fork(struct odb_fdtable *table) {
     odb_lock_take(&table->forking);
     each_stream(table, share);
+    forked = table->round;
 }
 
 void odb_sharing_after_fork_parent(struct odb_fdtable *table) {
     odb_lock_drop(&table->forking);
 }
 
-/* A thread of the parent was at work on it: nobody here knows where it stands. Good for being closed. */
+/* Another thread may have forked since, and have shared it anew: then it stays shared. */
+static void take_back(struct odb_stream *stream) {
+    if (!stream->passed_on || stream->round != forked) return;
+    stream->passed_on = false;
+    if (stream->sharing) atomic_fetch_sub(&stream->sharing->holders, 1);
+}
+
+void odb_sharing_after_failed_fork(struct odb_fdtable *table) {
+    odb_lock_take(&table->forking);
+    each_stream(table, take_back);
+    odb_lock_drop(&table->forking);
+}
+
+/* A thread of the parent was at work on it, or another process has it to itself: nobody here knows where it stands. Good for being closed. */
 static void spoil(struct odb_stream *stream) {
-    if (stream->sharing) give_up(stream); /* this process was not counted */
+    if (stream->sharing) give_up(stream); /* this process is not counted */
     if (atomic_load(&stream->in.mode) == ODB_IN_CLASSIC && atomic_load(&stream->out_mode) == ODB_OUT_CLASSIC) return;
     mark_broken(stream);
     stream->out.error = ECONNRESET;
@@ -274,22 +296,34 @@ void odb_sharing_after_fork_child(struct odb_fdtable *table) {
 }
 
 /* Under the inbox's private lock. */
-static void count_holder(struct odb_stream *stream, bool holds) {
-    if (!stream->sharing || stream->retreated == !holds) return;
-    stream->retreated = !holds;
-    atomic_fetch_add(&stream->sharing->holders, holds ? 1 : UINT32_MAX);
+static void leave(struct odb_stream *stream) {
+    if (!stream->sharing || stream->retreated) return;
+    stream->retreated = true;
+    atomic_fetch_sub(&stream->sharing->holders, 1);
 }
 
 /* Whoever is at work on it while the process ends keeps it. */
 static void retreat(struct odb_stream *stream) {
     if (!odb_lock_try(&stream->in.lock)) return;
-    count_holder(stream, false);
+    leave(stream);
     odb_lock_drop(&stream->in.lock);
+}
+
+/* False: another process has had it to itself since, and does not look at what was shared any more. */
+static bool is_held(struct odb_sharing *sharing) {
+    uint32_t holders = atomic_load(&sharing->holders);
+    while (holders != TAKEN && !atomic_compare_exchange_weak(&sharing->holders, &holders, holders + 1)) continue;
+    return holders != TAKEN;
 }
 
 static void come_back(struct odb_stream *stream) {
     odb_lock_take(&stream->in.lock);
-    count_holder(stream, true);
+    odb_lock_take(&stream->out.lock);
+    if (stream->sharing && stream->retreated) {
+        stream->retreated = false;
+        if (!is_held(stream->sharing)) spoil(stream);
+    }
+    odb_lock_drop(&stream->out.lock);
     odb_lock_drop(&stream->in.lock);
 }
 
@@ -307,6 +341,6 @@ void odb_sharing_after_failed_exec(struct odb_fdtable *table) {
 
 void odb_sharing_close(struct odb_stream *stream) {
     if (!stream->sharing) return;
-    count_holder(stream, false);
+    leave(stream);
     give_up(stream);
 }

@@ -54,8 +54,11 @@ static inline void odb_sharing_tell(struct odb_stream *stream) {
 void odb_sharing_before_fork(struct odb_fdtable *table);
 void odb_sharing_after_fork_parent(struct odb_fdtable *table);
 void odb_sharing_after_fork_child(struct odb_fdtable *table);
+/* In the thread that has called fork: there is no child, although the handlers have run. */
+void odb_sharing_after_failed_fork(struct odb_fdtable *table);
 
-/* The process, or its program image, ends: whoever else has its streams has them alone. The second takes that back. */
+/* The process, or its program image, ends: whoever else has its streams has them alone. The second takes that back, for streams that nobody has used alone in between; the
+ * others are good for being closed. */
 void odb_sharing_before_end(struct odb_fdtable *table);
 void odb_sharing_after_failed_exec(struct odb_fdtable *table);
 

@@ -1,6 +1,8 @@
-/* process.c: hooks of thread creation. A new thread has SIGSEGV open, and believes of it what its creator believes, or what its attributes say. */
+/* process.c: hooks of thread creation, and of fork, of which pthread_atfork does not say when it fails. A new thread has SIGSEGV open, and believes of it what its creator believes, or what its
+ * attributes say. */
 #include "core/fault.h"
 #include "core/masks.h"
+#include "core/sharing.h"
 
 #include "hooks/hook.h"
 
@@ -70,3 +72,14 @@ ODB_EXPORT int thrd_create(thrd_t *thread, thrd_start_t start, void *argument) {
     if (result != thrd_success) odb_real.free(beginning);
     return result;
 }
+
+ODB_EXPORT pid_t fork(void) {
+    struct odb_runtime *runtime = odb_enter();
+    pid_t child = odb_real.fork();
+    int saved = errno;
+    if (child < 0 && runtime && !odb_runtime_is_foreign(runtime)) odb_sharing_after_failed_fork(&runtime->fds);
+    errno = saved;
+    return child;
+}
+
+ODB_ALIAS(fork, __fork);
