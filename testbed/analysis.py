@@ -8,6 +8,7 @@ logarithms, corrected in the same way, then tells what more repetitions would de
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from warnings import catch_warnings, simplefilter
 import numpy
 from scipy import stats
 
-from testbed.metrics import COUNTED_TIERS, COUNTERS
+from testbed.metrics import COUNTED_TIERS, COUNTERS, failed_requests
 from testbed.record import Cell, Environment, Metric, Plan, Record, RunHeader, VariantUse, size_name
 
 ALPHA = 0.05
@@ -25,6 +26,8 @@ HINT_ALPHA = 0.005
 MINIMAL_EFFECT = 0.01
 """Relative differences of medians below this are called noise, however regular they are."""
 RESAMPLES = 2000
+MOST_PLACES = 6
+"""So many places of a disturbance are named."""
 UNTESTED = frozenset(
     {"errors", "client.cpu_share", *(f"{tier}.{name}" for tier in COUNTED_TIERS for name in COUNTERS)}
 )
@@ -52,6 +55,8 @@ class Statistic:
     p: float | None = None
     verdict: Verdict = "absent"
     reason: str | None = None
+    decidable: bool = True
+    """Whether there are repetitions enough for a verdict; without, `noise` means that nothing could be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +286,9 @@ def _judge(
             if key in corrected:
                 hint = hints[key] if key in undecidable else None
                 verdict = _verdict(statistic, *pairs[key], corrected[key], hint)
-                metrics[name] = replace(statistic, p=corrected[key], verdict=verdict)
+                metrics[name] = replace(
+                    statistic, p=corrected[key], verdict=verdict, decidable=key not in undecidable
+                )
         judged.append(replace(row, metrics=metrics))
     return judged, bool(undecidable)
 
@@ -325,14 +332,46 @@ def _warnings(rows: Sequence[Row], undecidable: bool, shown: Sequence[Record]) -
         tests = sum(statistic.p is not None for row in rows for statistic in row.metrics.values())
         needed = next(n for n in range(2, 64) if smallest_p(n, n) * tests <= ALPHA)
         warnings.append(
-            f"n = {least} is too small to prove a difference among {tests} tests; "
-            f"repeat {needed} times to decide (--repeat {needed})"
+            f"n = {least} is too small to prove a difference among {tests} tests; n >= {needed} would be needed: "
+            f"--resume with --repeat {needed} adds the repetitions that are missing"
         )
     places: dict[str, list[str]] = {}
     for record in shown:
+        load = record.load
+        failed = "" if load is None else failed_requests(load.errors, load.requests, load.error_kinds)
         for remark in record.remarks:
-            places.setdefault(remark, []).append(f"{size_name(record.cell.payload)} {record.variant.label}")
+            if remark != failed:
+                places.setdefault(remark, []).append(_place(record))
+    broken = [record for record in shown if record.load is not None and record.load.errors]
+    if broken:
+        places.setdefault(_all_failed(shown), []).extend(map(_place, broken))
     for remark, where in places.items():
-        distinct = ", ".join(dict.fromkeys(where))
-        warnings.append(f"{remark}; {len(where)} of {len(shown)} measurements ({distinct})")
+        warnings.append(f"{remark}; {len(where)} of {len(shown)} measurements ({_distinct(where)})")
     return tuple(warnings)
+
+
+def _all_failed(records: Sequence[Record]) -> str:
+    """How many requests failed in all."""
+    loads = [record.load for record in records if record.load is not None]
+    kinds: Counter[str] = Counter()
+    for load in loads:
+        kinds.update(load.error_kinds)
+    return failed_requests(sum(load.errors for load in loads), sum(load.requests for load in loads), kinds)
+
+
+def _place(record: Record) -> str:
+    """Cell and variant of a record, as warnings name them."""
+    cell = record.cell
+    more = [
+        None if cell.align else "unaligned",
+        f"{cell.tiers} tiers" if cell.tiers > 1 else None,
+        cell.load,
+    ]
+    return " ".join([size_name(cell.payload), *filter(None, more), record.variant.label])
+
+
+def _distinct(places: Sequence[str]) -> str:
+    """Each place once, the first few of many."""
+    names = list(dict.fromkeys(places))
+    rest = len(names) - MOST_PLACES
+    return ", ".join(names[:MOST_PLACES]) + (f" and {rest} more" if rest > 0 else "")

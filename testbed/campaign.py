@@ -20,7 +20,7 @@ from testbed.estimate import Estimator
 from testbed.matrix import Step, missing
 from testbed.progress import RunProgress
 from testbed.record import Cell, Plan
-from testbed.runs import Run, create_run, load_run, only_writer, save_record
+from testbed.runs import Run, create_run, extend_run, load_run, only_writer, save_record
 from testbed.session import Testbed
 from testbed.spec import Topology, Variant
 from testbed.specfile import topology_of
@@ -55,6 +55,8 @@ class Campaign:
                 served = restore.get(testbed.serving or "")
                 directory = self._directory(testbed, begun)
                 with only_writer(directory):
+                    with _full_disk_explained(directory):
+                        extend_run(directory, plan.repetitions)
                     self._measure_missing(directory)
                 if served is not None and self._testbed is not None:
                     self._testbed.start(served)

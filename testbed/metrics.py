@@ -118,8 +118,7 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
     if not load.complete:
         unusable.append("the load ended before every request was made")
     if load.errors:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(load.error_kinds.items()))
-        notes.append(f"{load.errors} of {load.requests} requests failed ({kinds})")
+        notes.append(failed_requests(load.errors, load.requests, load.error_kinds))
     for tier in tiers:
         if tier.clock_offset_seconds:
             notes.append(f"the clock of {tier.role} differs from the client's: its samples were shifted")
@@ -133,6 +132,12 @@ def remarks(load: LoadResult, tiers: Sequence[TierUse]) -> tuple[bool, tuple[str
             f"disturbed: other programs of the machine used more than {DISTURBED_FOREIGN:.0%} of a host's core"
         )
     return not unusable, (*unusable, *notes)
+
+
+def failed_requests(errors: int, requests: int, kinds: Mapping[str, int]) -> str:
+    """How many requests failed and of what, in words."""
+    why = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+    return f"{errors} of {requests} requests failed ({why})"
 
 
 def foreign_share(tiers: Sequence[TierUse]) -> float:

@@ -63,6 +63,28 @@ def create_run(results: Path, plan: Plan, environment: Environment) -> Run:
     return Run(runs / name, header, ())
 
 
+def extend_run(directory: Path, repetitions: int) -> None:
+    """Let a run have more repetitions than it was begun with; what is recorded stays as it is, and in its place.
+
+    The caller holds the run for writing.  A program killed meanwhile leaves the old header or the new one.
+    """
+    header = load_run(directory).header
+    if repetitions > header.plan.repetitions:
+        partial = directory / (_PARTIAL + _HEADER)
+        plan = replace(header.plan, repetitions=repetitions)
+        _write_durably(partial, dumps(replace(header, plan=plan)))
+        partial.rename(directory / _HEADER)
+        _sync_directory(directory)
+
+
+def repeated(run: Run, repetitions: int | None) -> Run:
+    """The run with a plan of at least so many repetitions; on disk it is changed when it is measured."""
+    plan = run.header.plan
+    if repetitions is None or repetitions <= plan.repetitions:
+        return run
+    return replace(run, header=replace(run.header, plan=replace(plan, repetitions=repetitions)))
+
+
 def load_run(directory: Path) -> Run:
     """Read a run.  RecordError names the file that is missing, corrupt, foreign or of another environment."""
     path = directory / _HEADER

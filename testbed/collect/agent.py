@@ -328,15 +328,16 @@ class Agent:
         _, resident, shared = (int(field) for field in self._own.read().split()[:3])
         sample = {
             "kind": "sample",
-            "wall": wall,
-            "monotonic": monotonic,
-            "cpu_seconds": cpu,
+            # More digits would be noise, and more than half of what a stored recording takes.
+            "wall": round(wall, 5),
+            "monotonic": round(monotonic, 5),
+            "cpu_seconds": None if cpu is None else round(cpu, 6),
             "memory_bytes": memory["usage"],
             "memory_working_bytes": memory["working"],
             "rx_bytes": network["rx"],
             "tx_bytes": network["tx"],
             "cores": cores,
-            "agent_cpu_seconds": time.process_time(),
+            "agent_cpu_seconds": round(time.process_time(), 6),
             "agent_memory_bytes": (resident - shared) * PAGE_BYTES,
         }
         if reasons:

@@ -14,7 +14,7 @@ from testbed.errors import UsageError
 from testbed.matrix import missing, name_variants, parse_payloads
 from testbed.progress import RunProgress
 from testbed.record import Cell, LoadPlan, Plan
-from testbed.runs import Run, find_run, load_run, merge
+from testbed.runs import Run, find_run, load_run, merge, repeated
 from testbed.spec import DEFAULT_PAYLOADS, Topology, Variant
 from testbed.state import StateStore
 
@@ -35,6 +35,7 @@ _EPILOG = """examples:
   odb-testbed compare vanilla odb x-accel haproxy-splice --quick
   odb-testbed compare vanilla odb --payload 64K --repeat 5 --fail-if 'is.cpu_us[64KiB] > 0.8'
   odb-testbed compare --resume                        goes on with the newest run
+  odb-testbed compare --resume RUN --repeat 8         adds repetitions to a run, up to 8
   odb-testbed compare --from results/runs/RUN --json  prints a stored run again
 """
 
@@ -138,7 +139,7 @@ def _begin(args: argparse.Namespace, known: Mapping[str, Variant]) -> Run | Plan
     """What is to be measured: a stored run to go on with, or the plan of a new one.  Usage errors come from here."""
     if args.resume is None:
         return _plan(args, known)
-    _refuse(args, "--resume", ("quick", "payload", "repeat", "users", "requests", "seed"))
+    _refuse(args, "--resume", ("quick", "payload", "users", "requests", "seed"))
     stored = load_run(find_run(args.results, args.resume or None))
     labels = [variant.label for variant in stored.header.plan.variants]
     if args.variants and args.variants != [variant.name for variant in stored.header.plan.variants]:
@@ -146,7 +147,9 @@ def _begin(args: argparse.Namespace, known: Mapping[str, Variant]) -> Run | Plan
             f"run {stored.header.run} compares {' '.join(labels)}, not {' '.join(args.variants)}",
             "name no variants with --resume, or start a new run",
         )
-    return stored
+    if args.repeat is not None:
+        _positive("--repeat", args.repeat, FULL_REPETITIONS)
+    return repeated(stored, args.repeat)
 
 
 def _plan(args: argparse.Namespace, known: Mapping[str, Variant]) -> Plan:

@@ -19,7 +19,7 @@ from testbed.matrix import missing, steps
 from testbed.output import print_table
 from testbed.progress import RunProgress, clock
 from testbed.record import Cell, Plan, encode
-from testbed.runs import Run, find_run, load_run
+from testbed.runs import Run, find_run, load_run, repeated
 from testbed.spec import Variant, parse_size
 from testbed.specfile import Spec, load_spec, shipped
 from testbed.state import StateStore
@@ -34,6 +34,7 @@ examples:
   odb-testbed run seed --dry-run                      the plan, and how long it will take
   odb-testbed run seed --repeat 3 --only payload=16k,256k --only align=true
   odb-testbed run seed --resume                       goes on with the newest run of this plan
+  odb-testbed run seed --resume --repeat 8            the same, and adds repetitions up to 8
   odb-testbed run --resume results/runs/RUN           goes on with that one
   odb-testbed run bench-quick --ratios --destroy      what 'make bench' does: one table of ratios, switches included
   odb-testbed run bench --ratios --destroy --resume   the whole of it ('make bench BENCH=full RESUME=1')
@@ -106,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace, known: Mapping[str, Variant]) -> Spec | None:
     """The spec with the command line's changes to it; None where a run is named instead."""
+    if args.repeat is not None and args.repeat < 1:
+        raise UsageError(f"--repeat is {args.repeat}", "it must be 1 or more")
     if args.spec is None:
         if args.resume is None or args.repeat is not None or args.seed is not None or args.only:
             raise UsageError(
@@ -116,8 +119,6 @@ def _spec(args: argparse.Namespace, known: Mapping[str, Variant]) -> Spec | None
     spec = load_spec(args.spec, known)
     plan = spec.plan
     if args.repeat is not None:
-        if args.repeat < 1:
-            raise UsageError(f"--repeat is {args.repeat}", "it must be 1 or more")
         plan = replace(plan, repetitions=args.repeat)
     if args.seed is not None:
         plan = replace(plan, seed=args.seed)
@@ -177,20 +178,26 @@ def _begin(args: argparse.Namespace, spec: Spec | None) -> Run | Plan:
         return spec.plan
     if args.resume or spec is None:
         stored = load_run(find_run(args.results, args.resume or None))
-        if spec is not None and stored.header.plan != spec.plan:
+        if spec is not None and not _same_but_repetitions(stored.header.plan, spec.plan):
             raise UsageError(
                 f"run {stored.header.run} has another plan than {args.spec}: {_difference(stored.header.plan, spec.plan)}",
                 "name no spec with --resume RUN, or start a new run",
             )
-        return stored
+        return repeated(stored, args.repeat)
     headers = sorted((args.results / "runs").glob("[!.]*/run.json"), reverse=True)
-    for header in headers:
-        stored = load_run(header.parent)
-        if stored.header.plan == spec.plan:
-            return stored
+    known = [load_run(header.parent) for header in headers]
+    fitting = [one for one in known if _same_but_repetitions(one.header.plan, spec.plan)]
+    if fitting:
+        exact = [one for one in fitting if one.header.plan.repetitions == spec.plan.repetitions]
+        return repeated((exact or fitting)[0], spec.plan.repetitions)
     # It may have been killed before it had a directory.
     print(f"there is no run of this plan of {args.spec} yet: it begins now", file=sys.stderr)
     return spec.plan
+
+
+def _same_but_repetitions(stored: Plan, wanted: Plan) -> bool:
+    """Whether a run of the one plan can become one of the other by more repetitions of the same measurements."""
+    return replace(stored, repetitions=wanted.repetitions) == wanted
 
 
 def _difference(stored: Plan, wanted: Plan) -> str:

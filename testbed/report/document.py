@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined
 
@@ -164,8 +165,8 @@ def _glance(material: _Material) -> Section:
         "glance",
         "At a glance",
         f"Medians of every variant as multiples of those of {material.comparison.baseline}: less than 1 is less of it. "
-        "“No clear difference” is noise, as far as these repetitions tell; “unproven” means that there seems to be a "
-        "difference but that there are too few repetitions to prove it.",
+        "“No clear difference” is noise; “unproven” means that there seems to be a difference but that there are too few "
+        "repetitions to prove it; “n too small to tell”, that they are too few to tell it from noise, however large it looks.",
         blocks,
     )
 
@@ -266,8 +267,6 @@ def _warnings(header: RunHeader, comparison: Comparison, records: Sequence[Recor
             f"other work used more than {tables.FOREIGN * 100:.0f} % of a server's core in {len(busy)} of {len(records)} "
             "measurements: the machine was not quiet"
         )
-    if comparison.errors:
-        found.append(f"{comparison.errors} requests failed")
     found += [f"failed: {failure}" for failure in comparison.failures]
     return tuple(found)
 
@@ -299,6 +298,8 @@ def _render(
             for size in sorted({cell.payload for setting in material.settings for cell in setting.cells})
         ),
         repetitions=header.plan.repetitions,
+        machine=_machine(header),
+        quiet=_quiet(material.records),
         load=verdicts.load_text(comparison),
         warnings=warnings,
         sections=sections,
@@ -318,6 +319,28 @@ def _span(header: RunHeader, records: Sequence[Record]) -> str:
     end = max((record.ended_at for record in records), default=header.created_at)
     first, last = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) for at in (start, end))
     return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
+
+
+def _machine(header: RunHeader) -> str:
+    """What it was measured on."""
+    on = header.environment
+    return (
+        f"{on.host}: {on.cores} cores, {on.cpu}; Linux {on.kernel}; {len(on.host_cores) or 'virtual'} hosts"
+    )
+
+
+def _quiet(records: Sequence[Record]) -> str:
+    """Whether the machine did other work during the loads: what else ran on the servers' cores, and what was stolen."""
+    others = [max(shares.values()) for record in records if (shares := tables.foreign_shares(record))]
+    stolen = [tier.steal_share for record in records for tier in record.tiers if tier.steal_share is not None]
+    if not others:
+        return "not known: hosts share cores"
+    busy = sum(share > tables.FOREIGN for share in others)
+    word = f"in {len(others) - busy} of {len(others)} measurements" if busy else "yes"
+    return (
+        f"{word}; other work used {numpy.median(others):.1%} of a server's core (median), {max(others):.0%} at most; "
+        f"{max(stolen, default=0):.0%} stolen at most"
+    )
 
 
 def _environment(header: RunHeader, comparison: Comparison) -> tuple[Table, ...]:

@@ -53,9 +53,13 @@ def draw(
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
         figure.set_layout_engine("none")  # it has done its work
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Title": title})
-    return Drawing(
-        name, title, alt, _inline(svg.getvalue().decode(), name, size[0]), svg.getvalue(), pdf.getvalue()
-    )
+    text = _rounded(svg.getvalue().decode())
+    return Drawing(name, title, alt, _inline(text, name, size[0]), text.encode(), pdf.getvalue())
+
+
+def _rounded(svg: str) -> str:
+    """SVG with coordinates of paths to a hundredth of a point, which nobody sees, instead of a millionth."""
+    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
 
 
 def legend(figure: Figure, looks: Sequence[tuple[str, Look]], *, markers: bool = True) -> None:

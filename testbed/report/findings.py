@@ -1,8 +1,9 @@
 """Holds the original's statements against records: for each the comparisons, and one verdict.
 
 The verdict of a statement is "otherwise" if a comparison came out otherwise; "better" if of the costs that it speaks of
-more than half, and all those of the largest payload, came out better; else "same". It is "not measured" if the records hold
-nothing to compare, or too little to tell anything. Latencies of measurements that are marked unusable are left out.
+more than half, and all those of the largest payload, came out better; else "same" if a comparison came out the same. It is
+"not measured" if the records hold nothing to compare, or too little to tell anything. Latencies of measurements that are
+marked unusable are left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -166,6 +167,9 @@ def _finding(
         verdict = "otherwise"
     elif _costs_are_gone(evidence):
         verdict = "better"
+    elif "same" not in outcomes:
+        # What came out better is too little to say so, and nothing came out as the original saw it.
+        return Finding(statement, "not measured", evidence, False, "too few repetitions to tell")
     return Finding(statement, verdict, evidence, all(item.contrast.proven for item in evidence), None)
 
 

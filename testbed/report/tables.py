@@ -48,7 +48,12 @@ def glance(comparison: Comparison, setting: Setting, label: str) -> Table:
     rows = []
     for item in GLANCE:
         fields = [
-            _ratio_value(item, _metric(comparison, cell, label, item.name), _row(comparison, cell, label))
+            _ratio_value(
+                item,
+                _metric(comparison, cell, label, item.name),
+                _row(comparison, cell, label),
+                _row(comparison, cell, comparison.baseline),
+            )
             for cell in setting.cells
         ]
         rows.append((Value(item.title), *fields))
@@ -68,7 +73,12 @@ def over_cells(
         for variant in comparison.variants:
             row = _row(comparison, cell, variant.label)
             fields = [
-                _measured(item, _metric(comparison, cell, variant.label, item.name), row)
+                _measured(
+                    item,
+                    _metric(comparison, cell, variant.label, item.name),
+                    row,
+                    _row(comparison, cell, comparison.baseline),
+                )
                 for item in quantities
             ]
             rows.append((Value(setting.point(cell)), Value(variant.label, _count(row)), *fields))
@@ -130,17 +140,17 @@ def quality(comparison: Comparison, records: Sequence[Record]) -> Table:
     columns = (
         "cell",
         "variant",
-        "measurements",
+        "n",
         "requests (failed)",
         "latency",
-        "generator, % of a core",
-        "agents, % of a core",
+        "generator, %",
+        "agents, %",
         "stolen, %",
         "others, %",
         "bodies checked",
         "ODB",
     )
-    return Table("The worst of all repetitions of each cell", columns, tuple(rows), heads=2)
+    return Table("The worst of all repetitions of each cell; shares are of one core", columns, tuple(rows), heads=2)
 
 
 def counters(records: Sequence[Record], cell: Cell, label: str) -> Table:
@@ -167,7 +177,8 @@ def counters(records: Sequence[Record], cell: Cell, label: str) -> Table:
 def _quality(row: Row, mine: Sequence[Record]) -> tuple[Value, ...]:
     loads = [one.load for one in mine if one.load is not None]
     requests, errors = sum(one.requests for one in loads), sum(one.errors for one in loads)
-    shares = [one.cpu_share for one in loads if one.cpu_share is not None]
+    generator = [one.metrics["client.cpu_share"].value for one in mine if "client.cpu_share" in one.metrics]
+    shares = [share for share in generator if share is not None]
     tiers = [tier for one in mine for tier in one.tiers]
     agents = [tier.agent_cpu_seconds / tier.seconds for tier in tiers if tier.seconds > 0]
     stolen = [tier.steal_share for tier in tiers if tier.steal_share is not None]
@@ -235,8 +246,8 @@ def _unusable(item: Quantity, row: Row | None) -> bool:
     return row is not None and not row.valid and item.name.startswith("latency.")
 
 
-def _measured(item: Quantity, one: Statistic | None, row: Row | None) -> Value:
-    """Median, interval and ratio of one metric."""
+def _measured(item: Quantity, one: Statistic | None, row: Row | None, base: Row | None) -> Value:
+    """Median, interval and ratio of one metric; `base` is the baseline's row."""
     if one is None or one.median is None:
         return Value("-", one.reason or "" if one is not None else "not measured")
     notes = []
@@ -246,18 +257,27 @@ def _measured(item: Quantity, one: Statistic | None, row: Row | None) -> Value:
     if _unusable(item, row):
         notes.append("not usable")
         return Value(item.show(one.median), "\n".join(notes), "warn")
+    if one.verdict != "baseline" and _unusable(item, base):
+        return Value(item.show(one.median), "\n".join([*notes, "baseline not usable"]))
     if one.verdict != "baseline" and one.ratio is not None:
         notes.append(f"{ratio_text(one.ratio)} {standing(item, one)[0]}".strip())
     return Value(item.show(one.median), "\n".join(notes), "" if one.ratio is None else standing(item, one)[1])
 
 
-def _ratio_value(item: Quantity, one: Statistic | None, row: Row | None) -> Value:
+def _ratio_value(item: Quantity, one: Statistic | None, row: Row | None, base: Row | None) -> Value:
     if one is None or one.ratio is None:
         return Value("-", "not measured")
     if _unusable(item, row):
         return Value(ratio_text(one.ratio), "not usable", "warn")
+    if _unusable(item, base):
+        return Value(ratio_text(one.ratio), "baseline not usable", "warn")
     words, tone = standing(item, one)
     return Value(ratio_text(one.ratio), words, tone)
+
+
+def _alike(one: Statistic) -> bool:
+    """Whether medians are so near to each other that more repetitions would hardly matter."""
+    return one.ratio is not None and abs(one.ratio - 1) < SLIGHT
 
 
 def standing(item: Quantity, one: Statistic) -> tuple[str, Tone]:
@@ -265,7 +285,7 @@ def standing(item: Quantity, one: Statistic) -> tuple[str, Tone]:
     if one.verdict in ("baseline", "absent") or one.ratio is None:
         return "", ""
     if one.verdict == "noise":
-        return "no clear difference", "flat"
+        return ("no clear difference" if one.decidable or _alike(one) else "n too small to tell"), "flat"
     if one.n < 2:
         return "one measurement", "flat"
     good = (one.ratio < 1) == (item.better == "less")

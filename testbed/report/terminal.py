@@ -149,7 +149,7 @@ def footer(comparison: Comparison) -> Iterator[Text]:
     """What stands below every comparison: marks, failures, warnings, where it was measured."""
     if len(comparison.variants) > 1:
         yield Text(
-            f"Ratios are to {comparison.baseline}. ~ noise; "
+            f"Ratios are to {comparison.baseline}. ~ noise, or not told from it; "
             "? too few repetitions to prove it; "
             "± 95 % interval; ! latency unusable."
         )
