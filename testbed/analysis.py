@@ -277,7 +277,7 @@ def _judge(
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))
     undecidable = {key for key in tests if smallest_p(*map(len, pairs[key])) * len(tests) > ALPHA}
-    hints = dict(zip(tests, holm([_t_test(*pairs[key]) for key in tests]), strict=True))
+    hints = dict(zip(tests, holm([t_test(*pairs[key]) for key in tests]), strict=True))
     judged: list[Row] = []
     for row in rows:
         metrics = dict(row.metrics)
@@ -298,7 +298,7 @@ def _mann_whitney(sample: Sequence[float], base: Sequence[float]) -> float:
     return 1.0 if math.isnan(p) else p
 
 
-def _t_test(sample: Sequence[float], base: Sequence[float]) -> float:
+def t_test(sample: Sequence[float], base: Sequence[float]) -> float:
     """The p value of Student's t-test of the logarithms; 1 where samples are too small or not positive."""
     if min(len(sample), len(base)) < 2 or min(*sample, *base) <= 0:
         return 1.0

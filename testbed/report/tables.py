@@ -150,7 +150,9 @@ def quality(comparison: Comparison, records: Sequence[Record]) -> Table:
         "bodies checked",
         "ODB",
     )
-    return Table("The worst of all repetitions of each cell; shares are of one core", columns, tuple(rows), heads=2)
+    return Table(
+        "The worst of all repetitions of each cell; shares are of one core", columns, tuple(rows), heads=2
+    )
 
 
 def counters(records: Sequence[Record], cell: Cell, label: str) -> Table:

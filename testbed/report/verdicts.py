@@ -194,4 +194,6 @@ def headline(findings: Sequence[Finding]) -> str:
     """The verdicts in one sentence."""
     found = counts(findings)
     parts = ", ".join(f"{count} {verdict}" for verdict, count in found.items())
-    return f"Of {len(findings)} statements: {parts}."
+    few = sum(finding.verdict == "not measured" and bool(finding.evidence) for finding in findings)
+    more = f" ({few} of them for too few repetitions)" if few else ""
+    return f"Of {len(findings)} statements: {parts}{more}."

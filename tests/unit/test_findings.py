@@ -1,6 +1,7 @@
 """The original's findings held against records: every verdict for what must give it, and nothing claimed without data."""
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -206,3 +207,33 @@ def test_a_broken_file_is_refused_with_finding_and_field(
     with pytest.raises(RecordError) as caught:
         load_original(broken)
     assert said in str(caught.value)
+
+
+def test_what_came_out_better_once_and_undecided_else_is_not_called_the_same() -> None:
+    plan = samples.plan("vanilla", "odb", payloads=(16384, 262144), n=3)
+    _, records = samples.run(plan, lambda label, cell, name: 1.0)
+    for at, one in enumerate(records):
+        if one.variant.label == "odb" and one.load is not None:
+            mean = 500.0 if one.cell.payload == 16384 else (900.0, 2_000.0, 3_000.0)[one.repetition - 1]
+            latency = {**one.load.latency_us, "mean": mean}
+            records[at] = replace(one, load=replace(one.load, latency_us=latency))
+        elif one.load is not None:
+            latency = {**one.load.latency_us, "mean": 1_000.0 + one.repetition}
+            records[at] = replace(one, load=replace(one.load, latency_us=latency))
+    found = judged(records, plan)["latency"]
+    assert {item.outcome for item in found.evidence} == {"better", "undecided"}
+    assert (found.verdict, found.reason) == ("not measured", "too few repetitions to tell")
+
+
+def test_few_samples_that_lie_apart_by_chance_decide_nothing() -> None:
+    """Two samples of two of the same thing lie apart every third time: among many comparisons that says nothing."""
+    generator = random.Random(5)
+    pairs = [[[generator.gauss(100, 8) for _ in range(2)] for _ in range(2)] for _ in range(40)]
+    contrasts = [contrast(*pair, 1) for pair in pairs]
+    found = [one for one in contrasts if one is not None]
+    assert sum(one.apart and abs(one.ratio - 1) > one.margin for one in found) > 5
+    assert {one.direction for one in judge(found)} <= {"similar", "undecided"}
+    plain = contrast([10.0, 10.1, 10.2], [20.0, 20.1, 20.3], 1)
+    assert plain is not None
+    assert judge([plain, *found])[0].direction == "lower"
+    assert not judge([plain, *found])[0].proven

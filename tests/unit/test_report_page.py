@@ -271,3 +271,42 @@ def test_loads_are_told_in_words() -> None:
         "calm: 100 requests per second whatever the answers take, 640 GETs; "
         "busy: 32 clients at once, 640 GETs; wrk: 32 clients at once, for 10 s, by wrk"
     )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_requests_that_failed_are_one_warning_that_says_where_and_of_what() -> None:
+    plan = samples.plan("vanilla", "odb", payloads=(16384,), n=3)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    for at, count in ((0, 3), (2, 4)):
+        load = records[at].load
+        assert load is not None
+        load = replace(load, errors=count, error_kinds={"timeout": count})
+        remark = f"{count} of {load.requests} requests failed ({count} x timeout)"
+        records[at] = replace(records[at], load=load, remarks=(remark,))
+    said = make(header, records, [], "f").warnings
+    failed = [one for one in said if "failed" in one]
+    requests = sum(one.load.requests for one in records if one.load is not None)
+    assert len(failed) == 1
+    assert failed[0].startswith(
+        f"7 of {requests} requests failed (7 x timeout); 2 of 6 measurements (16 KiB "
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_says_how_many_repetitions_it_takes_and_marks_what_cannot_be_told() -> None:
+    plan = samples.plan("vanilla", "odb", payloads=(16384,), n=2)
+    factors = iter([1.0, 1.4, 0.7] * 1000)
+    header, records = samples.run(plan, lambda label, cell, name: next(factors))
+    made = make(header, records, [], "f")
+    assert any("n = 2 is too small" in one and "n >= " in one for one in made.warnings)
+    assert "n too small to tell" in made.html
+    assert "n = 2" in made.html and "Was it quiet?" in made.html
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_ratio_to_latencies_that_are_not_valid_says_so() -> None:
+    plan = samples.plan("vanilla", "odb", payloads=(16384,), n=3)
+    header, records = samples.run(plan, lambda label, cell, name: 1.0)
+    spoilt = [replace(one, valid=False) if one.variant.label == "vanilla" else one for one in records]
+    assert "baseline not usable" in make(header, spoilt, [], "f").html
+    assert "baseline not usable" not in make(header, records, [], "f").html

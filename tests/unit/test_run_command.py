@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from testbed import deploy
+from testbed import deploy, runs
 from testbed.campaign import Campaign, Interrupted
 from testbed.cli import main
 from testbed.commands.run import only
 from testbed.errors import UsageError
-from testbed.runs import create_run, load_run, save_record
+from testbed.matrix import missing, steps
+from testbed.runs import create_run, extend_run, load_run, save_record
 from testbed.spec import Topology, load_variants
 from testbed.specfile import load_spec
 from testbed.state import State, StateStore
@@ -175,3 +177,45 @@ def test_only_a_testbed_that_was_not_there_before_is_removed(
     words = ["run", "smoke", "--destroy", "--state", str(state), "--results", str(tmp_path / "results")]
     assert main(words) == (130 if interrupted else 0)
     assert removed == ([] if deployed else [True])
+
+
+def test_more_repetitions_are_added_to_a_run_and_its_measurements_keep_their_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = load_spec("smoke", load_variants()).plan
+    run = create_run(tmp_path, plan, samples.ENVIRONMENT)
+    for step in steps(plan)[:-1]:
+        made = samples.record(run.header, step.cell, step.variant, step.repetition, {})
+        save_record(run.directory, replace(made, sequence=step.sequence), {})
+    kept = {place: (place / "record.json").read_bytes() for place in (run.directory / "cells").iterdir()}
+    words = ["run", "smoke", "--resume", "--dry-run", "--json", "--results", str(tmp_path)]
+    assert main([*words, "--repeat", "5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["steps"], len(found["missing"])) == (20, 13)
+    assert load_run(run.directory).header.plan.repetitions == 2, "nothing is changed before it is measured"
+    extend_run(run.directory, 5)
+    stored_run = load_run(run.directory)
+    assert stored_run.header == replace(run.header, plan=replace(plan, repetitions=5))
+    assert [step.sequence for step in missing(stored_run.header.plan, stored_run.records)] == [
+        7,
+        *range(8, 20),
+    ]
+    assert {place: (place / "record.json").read_bytes() for place in kept} == kept
+    extend_run(run.directory, 3)
+    assert load_run(run.directory).header.plan.repetitions == 5, "a run never loses repetitions"
+    assert main([*words, "--repeat", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 20
+
+
+def test_of_several_runs_the_one_with_as_many_repetitions_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load_spec("smoke", load_variants()).plan
+    begun = []
+    for at, repetitions in enumerate((2, 4)):
+        monkeypatch.setattr(runs.time, "time", lambda at=at: 1.8e9 + at)
+        begun.append(create_run(tmp_path, replace(plan, repetitions=repetitions), samples.ENVIRONMENT))
+    words = ["run", "smoke", "--resume", "--dry-run", "--json", "--results", str(tmp_path), "--repeat"]
+    for wanted, steps_of_it in (("2", 8), ("4", 16), ("9", 36)):
+        assert main([*words, wanted]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == steps_of_it
