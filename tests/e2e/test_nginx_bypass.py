@@ -86,6 +86,27 @@ def test_with_proxy_buffering_only_the_page_beside_the_header_is_fetched(
     check_undisturbed(chain)
 
 
+@pytest.mark.parametrize("buffer", ["16k", "64k"])
+def test_an_intermediary_that_buffers_is_known_after_one_response(
+    make_chain: MakeChain, files: dict[str, bytes], buffer: str
+) -> None:
+    """Bodies that its buffers hold, behind headers of several lengths: it fetches nothing and is sent a page for real."""
+    paths = ("/65536.bin", "/100000.bin")
+    location = "add_header X-Some $arg_some;"
+    chain = make_chain(Settings(buffering=True, buffer=buffer, location={"be": location}))
+    with Connection(chain.port) as kept:
+        assert kept.get(paths[0]).body == files[paths[0]]
+        before = chain.middle.statistics()
+        asked = [f"{path}?some={'x' * length}" for path in paths for length in (1, 50, 3, 700)]
+        for path in asked:
+            assert kept.get(path).body == files[path.partition("?")[0]], path
+    middle = chain.middle.statistics()
+    assert before["fetches"] > 0 and middle["fetches"] == before["fetches"]
+    assert middle["real_bytes_received"] - before["real_bytes_received"] < len(asked) * (HEADERS + PAGE)
+    assert middle["edge_fetches"] == before["edge_fetches"]
+    check_undisturbed(chain)
+
+
 def test_a_body_that_ends_within_a_page_costs_the_intermediary_that_page_at_most(
     make_chain: MakeChain, files: dict[str, bytes]
 ) -> None:

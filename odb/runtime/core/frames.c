@@ -69,10 +69,20 @@ void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span,
     append(frames, frame, tail, cut->tail);
 }
 
+/* Where the next byte behind `before` bytes of this batch lies for such a receiver. */
+static struct odb_geometry flow_at(const struct odb_frames *frames, const struct odb_geometry *receiver,
+                                   size_t before) {
+    return (struct odb_geometry){.offset = (uint16_t)((receiver->offset + frames->turn_sent + before) % ODB_PAGE)};
+}
+
 struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_options *options,
-                              const struct odb_geometry *receiver, size_t left) {
-    if (frames->pushes && odb_pushes_wanted(frames->pushes) && left > ODB_PUSH_MAX) left = ODB_PUSH_MAX;
-    return odb_strategy_cut(options, receiver, left);
+                              const struct odb_geometry *receiver, size_t left, size_t before) {
+    struct odb_geometry next = *receiver;
+    if (receiver->buffer == ODB_GEOMETRY_FLOW) next = flow_at(frames, receiver, before);
+    bool part = frames->pushes && odb_pushes_wanted(frames->pushes) && left > ODB_PUSH_MAX;
+    struct odb_cut cut = odb_strategy_cut(options, &next, part ? ODB_PUSH_MAX : left);
+    if (part && receiver->buffer == ODB_GEOMETRY_FLOW) cut.tail = 0; /* the next frame's body goes on in whole pages */
+    return cut;
 }
 
 void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
@@ -118,6 +128,12 @@ static int add_real(struct odb_frames *frames, const struct odb_piece *pieces, i
     return used;
 }
 
+static size_t accepted(const struct odb_frames *frames) {
+    size_t total = 0;
+    for (int i = 0; i < frames->count; i++) total += frames->frame[i].accepted;
+    return total;
+}
+
 /* The origin has the bytes at hand and sends ends of the payload along; whoever only holds the span, or has captured a file without reading it, does not. In the last frame that there is room for, `reserve` being
  * kept for others, goes all that is left, uncut: what has been captured must be announced now, or the next turn would capture it again. False: not even so. */
 static bool add_span_piece(struct odb_frames *frames, const struct odb_options *options,
@@ -128,7 +144,7 @@ static bool add_span_piece(struct odb_frames *frames, const struct odb_options *
         struct odb_cut cut = {.body = left < ODB_BODY_MAX ? left : ODB_BODY_MAX};
         bool last = frames->count + reserve >= ODB_FRAMES - 1, own = piece->is_own && !last;
         const char *at = piece->bytes && own ? (const char *)piece->bytes + done : NULL;
-        if (own) cut = odb_frames_cut(frames, options, receiver, left);
+        if (own) cut = odb_frames_cut(frames, options, receiver, left, accepted(frames));
         if (own && !at) cut = (struct odb_cut){.body = cut.head + cut.body + cut.tail};
         struct odb_span span = odb_span_part(&piece->span, done, cut.head + cut.body + cut.tail);
         bool late = own && !at && frames->hold && frames->pushes;

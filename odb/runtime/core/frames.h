@@ -44,6 +44,7 @@ struct odb_frames {
     struct odb_pushes *pushes; /* null: bodies are not pushed */
     bool hold;                 /* the batch will probably be held */
     uint64_t consumer;         /* to whom, as far as this stream has learned */
+    uint64_t turn_sent;        /* bytes before this batch, since the peer last said something */
     struct odb_file_tail tail;
 };
 
@@ -73,9 +74,9 @@ void odb_frames_add_own(struct odb_frames *frames, const struct odb_span *span, 
 /* A REAL frame of a file's bytes, which are not part of the iovs and follow them on the wire. The last frame of the batch. */
 void odb_frames_add_tail(struct odb_frames *frames, const struct odb_file_tail *tail);
 
-/* The cut for the next frame of a payload of this process. */
+/* The cut for the next frame of a payload of this process, of which `left` bytes (not 0) are to be announced, behind `before` bytes of this batch. */
 struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_options *options,
-                              const struct odb_geometry *receiver, size_t left);
+                              const struct odb_geometry *receiver, size_t left, size_t before);
 
 /* As many of the pieces as fit, cut for `receiver`. */
 void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options,

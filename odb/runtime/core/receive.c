@@ -158,8 +158,23 @@ static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *s
     return error ? error : deliver_edge(runtime, in, to, amount);
 }
 
+/* Does the application fill whole pages one behind the other, header and body alike? It shows where a body begins within a page of a buffer that ends with one, and as long as
+ * what follows lies where it then should. */
+static bool flows(struct odb_stream *stream, const void *to, size_t room) {
+    uint64_t received = atomic_load_explicit(&stream->turn_received, memory_order_relaxed);
+    uintptr_t start = (uintptr_t)to;
+    struct odb_geometry flow = {.buffer = ODB_GEOMETRY_FLOW, .offset = (uint16_t)((start - received) % ODB_PAGE)};
+    uint64_t packed = odb_stream_pack_geometry(flow);
+    if ((start + room) % ODB_PAGE != 0) return false;
+    if (atomic_load_explicit(&stream->own_geometry, memory_order_relaxed) == packed) return true;
+    if (stream->in.span_at > stream->in.head || start % ODB_PAGE == 0) return false;
+    atomic_store_explicit(&stream->own_geometry, packed, memory_order_relaxed);
+    return true;
+}
+
 /* How the application offers memory for bodies, for the next HINT. Page-aligned buffers are what senders assume anyway. */
 static void note_geometry(struct odb_stream *stream, const void *to, size_t room) {
+    if (flows(stream, to, room)) return;
     struct odb_geometry geometry = {.buffer = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX,
                                     .offset = (uint16_t)((uintptr_t)to % ODB_PAGE)};
     bool aligned = geometry.offset == 0 && room % ODB_PAGE == 0;
@@ -389,6 +404,11 @@ static ssize_t receive_piece(struct odb_runtime *runtime, struct odb_stream *str
     return -EAGAIN;
 }
 
+static void note_received(struct odb_stream *stream, size_t amount) {
+    atomic_fetch_add_explicit(&stream->turn_received, amount, memory_order_relaxed);
+    atomic_store_explicit(&stream->turn_sent, 0, memory_order_relaxed);
+}
+
 /* Under the lock. Into what remains of the buffers behind their first `skip` bytes, as far as bytes can be had without waiting. */
 static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                            int count, size_t skip, int flags) {
@@ -407,6 +427,7 @@ static ssize_t receive_now(struct odb_runtime *runtime, struct odb_stream *strea
         if (got < 0) return done > 0 ? (ssize_t)done : no_piece(stream);
         if ((got == 0 && done > 0) || (flags & MSG_PEEK)) return (ssize_t)done + got;
         pass(&target, (size_t)got);
+        note_received(stream, (size_t)got);
         done += (size_t)got;
     }
     return (ssize_t)done;

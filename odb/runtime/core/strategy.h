@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* As a buffer's size: the application fills whole pages one behind the other with all that comes since it last said something, the first byte of which lies at `offset`
+ * within its page. A proxy that buffers does so, whatever the length of the header before the body. */
+#define ODB_GEOMETRY_FLOW UINT32_MAX
+
 #define ODB_BODY_MAX ((size_t)1 << 30) /* virtual bytes of one frame */
 
 /* How the receiving application offers memory. */

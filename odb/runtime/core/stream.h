@@ -77,6 +77,8 @@ struct odb_stream {
     } ahead;                               /* core/ahead.c */
     _Atomic uint64_t own_geometry;         /* packed: how the application here offers memory, seen by receives */
     _Atomic uint64_t peer_geometry;        /* packed: what the peer's last HINT said */
+    _Atomic uint64_t turn_received,
+        turn_sent;             /* application bytes of the one direction since there were some of the other */
     _Atomic uint64_t consumer; /* who fetched the payloads announced here, as far as the origin knows; 0: not known */
     _Atomic uint64_t named_consumer; /* for whom the peer asks, as it says; 0: it has not said */
     uint64_t named,

@@ -186,6 +186,7 @@ static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream,
     frames->count = frames->iovs = 0;
     frames->tail.length = 0;
     frames->hold = hold;
+    frames->turn_sent = atomic_load_explicit(&stream->turn_sent, memory_order_relaxed);
     frames->pushes = pushes ? &runtime->origin.pushes : NULL;
     frames->consumer = atomic_load_explicit(&stream->named_consumer, memory_order_relaxed);
     if (!pushes || !odb_pushes_knows(frames->pushes, frames->consumer))
@@ -194,6 +195,11 @@ static void begin_frames(struct odb_runtime *runtime, struct odb_stream *stream,
         odb_frames_add_hello(frames, odb_origin_port(&runtime->origin));
     say_geometry(runtime, stream, frames);
     if (pushes) say_consumer(runtime, stream, frames);
+}
+
+static void note_sent(struct odb_stream *stream, uint64_t amount) {
+    atomic_fetch_add_explicit(&stream->turn_sent, amount, memory_order_relaxed);
+    atomic_store_explicit(&stream->turn_received, 0, memory_order_relaxed);
 }
 
 ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream, int fd, int flags,
@@ -210,6 +216,7 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
         result = fill(context, &frames, &receiver) ? send_frames(runtime, stream, fd, &frames, flags, hold) : -EAGAIN;
         give_back_pushes(runtime, &frames);
     }
+    if (result > 0) note_sent(stream, (uint64_t)result);
     odb_out_drop(stream);
     return result;
 }

@@ -25,7 +25,8 @@ static size_t plan(const struct file_turn *turn, const struct odb_frames *frames
                    struct odb_cut *cuts, int *count) {
     size_t left = turn->span.length, edges = 0;
     for (*count = 0; *count < CUTS && left > 0; (*count)++) {
-        struct odb_cut cut = cuts[*count] = odb_frames_cut(frames, turn->options, receiver, left);
+        struct odb_cut cut = cuts[*count] =
+            odb_frames_cut(frames, turn->options, receiver, left, turn->span.length - left);
         edges += cut.head + cut.tail;
         left -= cut.head + cut.body + cut.tail;
     }
