@@ -49,11 +49,11 @@ demo: setup ## compare nginx without and with ODB on three local hosts (needs ro
 	@[ "$$(id -u)" -eq 0 ] || { echo "make demo makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
 	$(BIN)/odb-testbed compare vanilla odb --quick
 
-bench: setup ## measure ODB and its mechanisms against nginx, X-Accel and HAProxy: BENCH=quick (10 minutes) or full (RESUME=1 goes on)
-	@case "$(BENCH)" in quick|full) ;; *) echo "BENCH is $(BENCH): it must be quick or full." >&2; exit 2;; esac
+bench: setup ## measure ODB and its mechanisms against nginx, X-Accel and HAProxy: BENCH=quick (10 minutes), touch or full (RESUME=1 goes on)
+	@case "$(BENCH)" in quick|touch|full) ;; *) echo "BENCH is $(BENCH): it must be quick, touch or full." >&2; exit 2;; esac
 	@[ "$$(id -u)" -eq 0 ] || { echo "make bench makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }
 	@.ci/install-packages strace
-	$(BIN)/odb-testbed run $(if $(filter full,$(BENCH)),bench,bench-quick) --ratios --destroy $(if $(RESUME),--resume) $(ARGS)
+	$(BIN)/odb-testbed run $(if $(filter full,$(BENCH)),bench,bench-$(BENCH)) --ratios --destroy $(if $(RESUME),--resume) $(ARGS)
 
 profile: setup ## profile every tier under load, a flame graph each: VARIANT=odb PAYLOAD=64k ARGS='--buffer-size 4k'
 	@[ "$$(id -u)" -eq 0 ] || { echo "make profile makes network namespaces and needs root: run it as root, or with sudo." >&2; exit 4; }

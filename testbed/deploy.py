@@ -303,6 +303,8 @@ def _inventory(state: State, private: Path, sockets: str) -> dict[str, Any]:
         "testbed_nginx_user": _server_user(),
         "testbed_odb_configuration": spec.ODB_CONFIGURATION,
         "testbed_port": spec.HTTP_PORT,
+        "testbed_tls_port": spec.HTTPS_PORT,
+        "testbed_certificate": spec.CERTIFICATE,
         "testbed_network": state.network,
         "testbed_hostproc": str(CHECKOUT / "testbed" / "hostproc.py"),
         "testbed_agent": str(AGENT),

@@ -27,7 +27,7 @@ def describe(testbed: Testbed, plan: Plan) -> Environment:
     """
     varying = {
         name
-        for name in ("align", "tiers", "buffer_size", "buffering", "sendfile")
+        for name in ("align", "tiers", "buffer_size", "buffering", "sendfile", "touch")
         if len({getattr(cell, name) for cell in plan.cells}) > 1
     }
     nginx = testbed.run("fe", ["nginx", "-v"], timeout=_SECONDS)

@@ -54,6 +54,7 @@ class LoadPlan:
     With `rate` all clients together make that many requests per second; `together` lets no client begin before all
     have arrived.  With `seconds` the generator is wrk, which takes `users` as its connections and makes as many
     requests as it can.  `hosts` above 1: Locust with a master and, on each client host, `processes` workers.
+    For wrk only: `headers` ("NAME: VALUE") go with every request; `encoded` bodies may be shorter than their sizes.
     """
 
     url: str
@@ -69,6 +70,8 @@ class LoadPlan:
     together: bool = False
     seconds: float | None = None
     hosts: int = 1
+    headers: tuple[str, ...] = ()
+    encoded: bool = False
 
     @property
     def requests(self) -> int:
@@ -165,6 +168,10 @@ def build_wrk_command(plan: LoadPlan, *, result: str, wrk: Sequence[str]) -> lis
     command += ["--connections", str(plan.users), "--threads", str(plan.processes)]
     if plan.path_template is not None:
         command += ["--path-template", plan.path_template]
+    for header in plan.headers:
+        command += ["--header", header]
+    if plan.encoded:
+        command.append("--encoded")
     return [*command, "--seconds", f"{plan.seconds:g}", "--result", result]
 
 

@@ -35,6 +35,7 @@ class Step:
             cell.buffer_size if cell.buffer_size != Topology().buffer_size else None,
             "buffering" if cell.buffering else None,
             None if cell.sendfile else "no sendfile",
+            None if cell.touch == "none" else cell.touch,
             cell.load,
         ]
         words = [size_name(cell.payload), *filter(None, more), self.variant.label]
@@ -58,9 +59,9 @@ def steps(plan: Plan) -> tuple[Step, ...]:
     return tuple(ordered)
 
 
-def topology_key(cell: Cell) -> tuple[int, str, bool, bool]:
-    """What of a cell has to be deployed: tiers, buffer size, buffering, sendfile.  The rest is set at a start."""
-    return cell.tiers, cell.buffer_size, cell.buffering, cell.sendfile
+def topology_key(cell: Cell) -> tuple[int, str, bool, bool, str]:
+    """What of a cell has to be deployed: tiers, buffer size, buffering, sendfile, touch.  The rest is set at a start."""
+    return cell.tiers, cell.buffer_size, cell.buffering, cell.sendfile, cell.touch
 
 
 def missing(plan: Plan, records: Iterable[Record]) -> tuple[Step, ...]:

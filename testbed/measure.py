@@ -26,7 +26,7 @@ from testbed.record import (
     Verification,
 )
 from testbed.session import Testbed
-from testbed.spec import Variant
+from testbed.spec import ENCODED, Variant
 from testbed.watch import Watch, stop_agents
 
 _PROBE = Path(__file__).with_name("probe.py")
@@ -108,6 +108,7 @@ def verify(testbed: Testbed, variant: VariantUse) -> Verification:
     sizes = sorted(testbed.topology.payloads)
     client = testbed.host("client")
     command = [client.python, "-c", _PROBE.read_text(encoding="utf-8"), testbed.front_url(), *map(str, sizes)]
+    command += [word for header in testbed.front_headers() for word in ("--header", header)]
     outcome = testbed.run("client", command, timeout=_PROBE_SECONDS)
     if outcome.exit_code != 0:
         raise ServingError(f"verification failed: {outcome.stderr.strip() or 'the probe said nothing'}")
@@ -127,6 +128,8 @@ def verify(testbed: Testbed, variant: VariantUse) -> Verification:
                 f"verification failed: the body of {body.payload} bytes came with {body.length} bytes and SHA-256 "
                 f"{body.sha256} instead of {body.expected_sha256}"
             )
+    if testbed.topology.touch == "gzip" and found["encoded"] != len(bodies):
+        raise ServingError(f"verification failed: {len(bodies) - found['encoded']} bodies came without gzip")
     after = counters(testbed)
     growth = grown({}, after)
     check_odb(variant, after, growth)
@@ -215,6 +218,8 @@ def _under_load(
         together=plan.model == "closed",
         seconds=plan.seconds,
         hosts=plan.hosts,
+        headers=testbed.front_headers(),
+        encoded=testbed.topology.touch in ENCODED,
     )
     warm_up = replace(
         target,

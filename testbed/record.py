@@ -28,7 +28,7 @@ T = TypeVar("T")
 class Cell:
     """One point of the matrix, without the variant: what is asked for, how, and through which topology.
 
-    `load` names one of the plan's `loads`; None: the plan's only `load`.
+    `load` names one of the plan's `loads`; None: the plan's only `load`.  `touch` is what reads the bodies on their way.
     """
 
     payload: int
@@ -39,6 +39,7 @@ class Cell:
     buffering: bool = False
     sendfile: bool = True
     load: str | None = None
+    touch: str = "none"
 
     @property
     def slug(self) -> str:
@@ -52,6 +53,7 @@ class Cell:
             "buffering" if self.buffering else None,
             None if self.sendfile else "nosendfile",
             self.load,
+            None if self.touch == "none" else self.touch.replace("_", ""),
         ]
         return "-".join(part for part in parts if part)
 

@@ -106,7 +106,14 @@ class Testbed:
 
     def front_url(self) -> str:
         """The URL at which the chain is entered."""
-        return f"http://{self.host('fe').address}:{spec.HTTP_PORT}"
+        address = self.host("fe").address
+        if self.topology.touch == "tls":
+            return f"https://{address}:{spec.HTTPS_PORT}"
+        return f"http://{address}:{spec.HTTP_PORT}"
+
+    def front_headers(self) -> tuple[str, ...]:
+        """What a client of the chain has to say besides ("NAME: VALUE") for its bodies to be touched as the topology says."""
+        return ("Accept-Encoding: gzip",) if self.topology.touch == "gzip" else ()
 
     # ---- servers
 

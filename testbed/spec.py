@@ -16,6 +16,8 @@ from typing import Any, Self
 from testbed.errors import UsageError
 
 HTTP_PORT = 80
+HTTPS_PORT = 443
+"""Where the FE listens too in a topology with touch "tls"."""
 # Where the playbooks put what we run on a host.
 HOST_DIRECTORY = "/opt/odb-testbed"
 HOSTPROC = f"{HOST_DIRECTORY}/hostproc.py"
@@ -23,6 +25,8 @@ AGENT = f"{HOST_DIRECTORY}/agent.py"
 LOCUSTFILE = f"{HOST_DIRECTORY}/loadgen/odb.py"
 NGINX_CONFIGURATION = "/etc/odb-testbed/nginx.conf"
 X_ACCEL_CONFIGURATION = "/etc/odb-testbed/x-accel.conf"
+CERTIFICATE = "/etc/odb-testbed/fe.pem"
+"""The FE's certificate and its key, in one file."""
 HAPROXY_CONFIGURATION = "/etc/odb-testbed/haproxy.cfg"
 WRK = f"{HOST_DIRECTORY}/loadgen/wrk.py"
 RUN_DIRECTORY = "/run/odb-testbed"
@@ -35,8 +39,12 @@ MAX_TIERS = 8
 MAX_GENERATORS = 4
 CONFIGURATIONS = ("proxy", "x-accel")
 INTERMEDIARIES = ("nginx", "haproxy")
+TOUCHES = ("none", "gzip", "sub_filter", "tls", "cache", "temp_file")
 DEFAULT_PAYLOADS = (16384, 65536, 262144)
 VARIANTS_FILE = Path(__file__).with_name("variants.toml")
+
+ENCODED = ("gzip", "tls")
+"""Touches after which a client has to decode what it gets."""
 
 _SIZE = re.compile(r"([1-9][0-9]*)([kKmM]?)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -104,7 +112,9 @@ class Topology:
 
     `tiers` is the number of intermediaries; `buffer_size` is nginx's proxy_buffer_size; `payloads` are the sizes in bytes
     that the BE serves, their content made from `seed`; `clients` bounds the connections that a server must be able to hold;
-    `generators` is the number of client hosts (client, client2, ...).
+    `generators` is the number of client hosts (client, client2, ...).  `touch` is what reads the bodies on their way: the
+    FE compresses them (gzip), searches them (sub_filter) or encrypts them (tls), or every IS keeps them in files (cache,
+    temp_file); "none" is a chain that only passes them on.
     """
 
     tiers: int = 1
@@ -116,6 +126,7 @@ class Topology:
     seed: int = 1
     clients: int = 1000
     generators: int = 1
+    touch: str = "none"
 
     def __post_init__(self) -> None:
         _require(
@@ -149,6 +160,7 @@ class Topology:
             self.generators,
             f"a number of client hosts from 1 to {MAX_GENERATORS}",
         )
+        _require(self.touch in TOUCHES, "touch", self.touch, f"one of {', '.join(TOUCHES)}")
 
     @property
     def chain(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from testbed.ablations import ablated
 from testbed.errors import UsageError
 from testbed.matrix import use_variant
 from testbed.record import Cell, LoadPlan, Plan, VariantUse
-from testbed.spec import MAX_GENERATORS, Topology, Variant, parse_size, pick_variant
+from testbed.spec import ENCODED, MAX_GENERATORS, TOUCHES, Topology, Variant, parse_size, pick_variant
 
 DIRECTORY = Path(__file__).with_name("specs")
 STRATEGIES = ("static", "dynamic", "anticipated", "direct")
@@ -40,7 +40,7 @@ GENERATORS = ("locust", "wrk")
 MAX_CELLS = 10_000
 
 _TOP = ("description", "variants", "repetitions", "seed", "fail_if", "matrix", "load")
-_AXES = ("payload", "align", "strategy", "tiers", "buffer_size", "buffering", "sendfile", "load")
+_AXES = ("payload", "align", "strategy", "tiers", "buffer_size", "buffering", "sendfile", "load", "touch")
 _CHOICES = ("variants", "ablations")
 _LOAD_DEFAULTS = LoadPlan(
     users=1000, spawn_rate=50.0, requests_per_user=30, warmup_users=20, warmup_requests_per_user=10
@@ -157,8 +157,8 @@ def _block(table: "_Table", loads: Mapping[str, LoadPlan], known: Mapping[str, V
     if not table.has("load") and len(loads) > 1:
         raise UsageError(f"{table.file}: {table.path} names no load", f"choose from {', '.join(loads)}")
     cells = [
-        Cell(payload, align, None, tiers, buffer_size, buffering, sendfile, load)
-        for payload, align, tiers, buffer_size, buffering, sendfile, load in itertools.product(
+        Cell(payload, align, None, tiers, buffer_size, buffering, sendfile, load, touch)
+        for payload, align, tiers, buffer_size, buffering, sendfile, load, touch in itertools.product(
             table.axis("payload", 65536, _payload),
             table.axis("align", True, _switch),
             table.axis("tiers", 1, _whole),
@@ -166,9 +166,15 @@ def _block(table: "_Table", loads: Mapping[str, LoadPlan], known: Mapping[str, V
             table.axis("buffering", False, _switch),
             table.axis("sendfile", True, _switch),
             table.axis("load", next(iter(loads), None), _one_of(tuple(loads))),
+            table.axis("touch", "none", _one_of(TOUCHES)),
         )
     ]
     for cell in cells:
+        plan = loads.get(cell.load or "", _LOAD_DEFAULTS)
+        if cell.touch in ENCODED and plan.generator != "wrk":
+            raise table.bad(
+                "touch", cell.touch, 'beside a load with generator = "wrk": others check each body'
+            )
         try:
             topology_of(cell)
         except UsageError as error:
@@ -202,6 +208,7 @@ def topology_of(cell: Cell, base: Topology | None = None) -> Topology:
         buffer_size=cell.buffer_size,
         buffering=cell.buffering,
         sendfile=cell.sendfile,
+        touch=cell.touch,
         payloads=tuple(sorted({*(base.payloads if base else ()), cell.payload})),
     )
 

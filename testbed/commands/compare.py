@@ -168,6 +168,7 @@ def _plan(args: argparse.Namespace, known: Mapping[str, Variant]) -> Plan:
             buffer_size=topology.buffer_size,
             buffering=topology.buffering,
             sendfile=topology.sendfile,
+            touch=topology.touch,
         )
         for payload in (parse_payloads(args.payload) if args.payload else DEFAULT_PAYLOADS)
     )

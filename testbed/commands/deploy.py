@@ -9,7 +9,7 @@ from typing import Any
 
 from testbed.deploy import deploy
 from testbed.output import progress_printer
-from testbed.spec import Topology, Variant, load_variants, parse_size, pick_variant
+from testbed.spec import TOUCHES, Topology, Variant, load_variants, parse_size, pick_variant
 from testbed.state import StateStore
 
 _EXAMPLES = """\
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
         ("align", "ODB's page-aligned buffers (default on)"),
     ):
         parser.add_argument(f"--{name}", choices=("on", "off"), help=text)
+    parser.add_argument("--touch", choices=TOUCHES, help="what reads the bodies on their way (default none)")
     parser.add_argument("--payloads", metavar="SIZES", help="sizes that the BE serves, such as 16k,64k,1m")
     parser.add_argument(
         "--seed", type=int, metavar="N", help="number that the payloads' content is made from (default 1)"
@@ -90,6 +91,7 @@ def _topology(arguments: argparse.Namespace) -> Topology | None:
         "tiers": arguments.tiers,
         "buffer_size": arguments.buffer_size.lower() if arguments.buffer_size else None,
         "seed": arguments.seed,
+        "touch": arguments.touch,
         **{name: _switch(getattr(arguments, name)) for name in ("buffering", "sendfile", "align")},
     }
     if arguments.payloads:

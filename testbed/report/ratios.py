@@ -117,6 +117,7 @@ def title(cell: Cell) -> str:
         None if cell.align else "unaligned",
         "buffering" if cell.buffering else None,
         None if cell.sendfile else "no sendfile",
+        None if cell.touch == "none" else cell.touch,
         cell.load,
     ]
     return ", ".join(word for word in words if word)

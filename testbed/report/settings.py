@@ -90,6 +90,8 @@ def word(name: str, value: object) -> str:
         return f"{value} intermediaries"
     if name == "buffer_size":
         return f"buffers of {value}"
+    if name == "touch":
+        return "untouched" if value == "none" else f"touched by {value}"
     return f"{name.replace('_', ' ')} {value if value is not None else 'default'}"
 
 

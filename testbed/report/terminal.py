@@ -94,6 +94,8 @@ def _cell_title(cell: Cell) -> str:
         parts.append("proxy_buffering on")
     if not cell.sendfile:
         parts.append("sendfile off")
+    if cell.touch != "none":
+        parts.append(f"touched by {cell.touch}")
     if cell.load:
         parts.append(f"load {cell.load}")
     return ", ".join(parts)

@@ -11,8 +11,9 @@ from testbed.ablations import ablated
 from testbed.errors import UsageError
 from testbed.matrix import steps, topology_key
 from testbed.record import Plan, RunHeader, dumps, loads
+from testbed.report.ratios import title
 from testbed.spec import load_variants
-from testbed.specfile import load_spec, shipped
+from testbed.specfile import load_spec, shipped, topology_of
 from tests.unit import record_samples as samples
 
 pytestmark = pytest.mark.unit
@@ -26,7 +27,12 @@ def plan_of(directory: Path, text: str) -> Plan:
 
 
 def test_the_shipped_specs_are_valid_and_have_the_documented_extent() -> None:
-    assert shipped() == ("bench", "bench-quick", "seed", "smoke", "wide")
+    assert shipped() == ("bench", "bench-quick", "bench-touch", "seed", "smoke", "wide")
+    touch = load_spec("bench-touch", load_variants()).plan
+    assert {cell.touch for cell in touch.cells} == {"none", "gzip", "sub_filter", "tls", "cache", "temp_file"}
+    assert {(cell.buffer_size, cell.buffering) for cell in touch.cells} == {
+        (size, on) for size in ("4k", "16k", "64k") for on in (False, True)
+    }
     seed = load_spec("seed", load_variants()).plan
     assert [variant.label for variant in seed.variants] == ["vanilla", "odb-dynamic", "odb-anticipated"]
     assert [variant.options for variant in seed.variants] == [
@@ -115,6 +121,15 @@ def test_cells_of_one_topology_are_measured_together(tmp_path: Path) -> None:
     assert len({tuple(dict.fromkeys(keys[at : at + 12])) for at in range(0, 48, 12)}) > 1
 
 
+def test_what_touches_bodies_is_deployed_and_named(tmp_path: Path) -> None:
+    load = '[load.busy]\nmodel = "closed"\ngenerator = "wrk"\nseconds = 1\n'
+    plan = plan_of(tmp_path, GOOD + 'touch = ["none", "gzip", "temp_file"]\n' + load)
+    assert [topology_of(cell).touch for cell in plan.cells] == ["none", "gzip", "temp_file"]
+    assert len({topology_key(cell) for cell in plan.cells}) == 3
+    assert len({cell.slug for cell in plan.cells}) == 3
+    assert title(plan.cells[1]) == "16 KiB, 1 IS, buffers 16k, gzip, busy"
+
+
 def test_a_strategy_concerns_only_variants_with_odb(tmp_path: Path) -> None:
     plan = plan_of(
         tmp_path, 'variants = ["x-accel", "odb"]\n[matrix]\npayload = [4096]\nstrategy = ["static"]\n'
@@ -163,6 +178,8 @@ def test_a_strategy_concerns_only_variants_with_odb(tmp_path: Path) -> None:
         (GOOD + '[load.a]\ngenerator = "wrk"\nseconds = 1', "load.a.generator is 'wrk'"),
         (GOOD + "[load.a]\nclients = 3", "no key 'clients' in [load.a]"),
         (GOOD + "[load.a]\n[load.b]", "names no load"),
+        (GOOD + 'touch = ["gzipped"]', "matrix.touch[0] is 'gzipped'"),
+        (GOOD + 'touch = ["tls"]', "matrix.touch is 'tls'"),
     ],
 )
 def test_a_bad_spec_is_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_each_tier_is_one_more_intermediary() -> None:
         {"payloads": (16384, 16384)},
         {"seed": -1},
         {"clients": 0},
+        {"touch": "gzipped"},
     ],
 )
 def test_bad_topology_is_refused_with_name_and_remedy(values: dict) -> None:
@@ -47,7 +48,7 @@ def test_bad_topology_is_refused_with_name_and_remedy(values: dict) -> None:
 
 
 def test_topology_and_host_survive_json() -> None:
-    topology = Topology(tiers=2, payloads=(1, 2), buffering=True)
+    topology = Topology(tiers=2, payloads=(1, 2), buffering=True, touch="tls")
     assert Topology.from_json(json.loads(json.dumps(topology.as_json()))) == topology
     host = Host(
         "fe",
