@@ -91,7 +91,7 @@ static void get_in(struct odb_stream *stream) {
     bool buffer = in->begin == in->end || make_room(&in->buffer, ODB_STREAM_BUFFER);
     bool edges = edges_of(in) == 0 || make_room(&in->edges, edges_of(in));
     if (buffer && in->begin < in->end) memcpy(in->buffer + in->begin, sharing->buffer + in->begin, in->end - in->begin);
-    if (edges && edges_of(in) > 0) memcpy(in->edges, sharing->edges, edges_of(in));
+    if (in->edges && edges_of(in) > 0) memcpy(in->edges, sharing->edges, edges_of(in));
     if (!buffer || !edges || (atomic_load(&sharing->broken) && !in->ended)) mark_broken(stream);
     atomic_store(&stream->peer_geometry, sharing->peer_geometry);
     atomic_store(&in->drained, false);
