@@ -18,6 +18,11 @@ static _Thread_local int turning = -1; /* the epoll set that this thread last wa
 
 void odb_hold_turn(int set) {
     turning = set;
+    odb_cork_end = NULL;
+}
+
+bool odb_hold_turns(void) {
+    return turning >= 0;
 }
 
 static struct odb_stream *stream_of(struct odb_outbox *outbox) {
@@ -146,7 +151,8 @@ static void tick(struct odb_watch *watch, uint32_t events) {
     }
     holds->suspect = any;
     holds->seen = turns;
-    if (any) arm(holds);
+    bool corked = odb_cork_tick(&runtime->corks);
+    if (any || corked) arm(holds);
 }
 
 /* The timer, made when it is first needed. */
@@ -166,6 +172,12 @@ static bool get_ready(struct odb_runtime *runtime) {
     }
     odb_lock_drop(&holds->lock);
     return ready;
+}
+
+bool odb_hold_watch(struct odb_runtime *runtime) {
+    if (atomic_load(&runtime->holds.closed) || !get_ready(runtime)) return false;
+    arm(&runtime->holds);
+    return true;
 }
 
 /* After the peer's end or an error the kernel answers at once what it would answer without us. */

@@ -34,6 +34,12 @@ struct odb_holds {
 /* The calling thread returns from a wait on the epoll set `set`. */
 void odb_hold_turn(int set);
 
+/* Does the calling thread turn a loop? */
+bool odb_hold_turns(void);
+
+/* The timer will look at what is held, and at what core/cork.h has left behind. False: there is no timer. */
+bool odb_hold_watch(struct odb_runtime *runtime);
+
 /* May a send of the calling thread on this stream be held? Without its locks. */
 bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
@@ -60,10 +66,11 @@ void odb_hold_before_fork(struct odb_runtime *runtime);
 void odb_hold_after_fork_parent(struct odb_runtime *runtime);
 void odb_hold_after_fork_child(struct odb_runtime *runtime);
 
-/* odb_hold_release_all, where there is something to do. A macro, because the runtime contains what is declared here. */
+/* odb_hold_release_all, where there is something to do, and odb_cork_release. A macro, because the runtime contains what is declared here. */
 #define odb_hold_release(runtime)                                                                                      \
-    do                                                                                                                 \
+    do {                                                                                                               \
         if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0) odb_hold_release_all(runtime);    \
-    while (0)
+        odb_cork_release(&(runtime)->corks);                                                                           \
+    } while (0)
 
 #endif

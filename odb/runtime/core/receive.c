@@ -19,7 +19,7 @@
 #include <netinet/in.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144, DIRECT_MIN = 4096, DIRECT_PARTS = 16 };
-enum { SPLICE_PART = 8192, SPLICE_FROM = 262144 }; /* up to there copying was measured to be as cheap */
+enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 }; /* up to there copying was measured to be as cheap */
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
@@ -478,6 +478,11 @@ static uint64_t requester_on(const struct odb_stream *stream) {
     return named != 0 ? named : ODB_REQUESTER_UNKNOWN;
 }
 
+/* Under the lock. Will a receive that follows have bytes without waiting? */
+static bool goes_on(const struct odb_inbox *in, int flags) {
+    return !(flags & (MSG_PEEK | MSG_TRUNC)) && !in->error && (odb_inbox_has_piece(in) || in->begin < in->end);
+}
+
 ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct iovec *iov,
                            int count, int flags) {
     size_t wanted = iov_length(iov, count), done = 0;
@@ -485,6 +490,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
     for (;;) {
         odb_in_take(stream);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
+        if (got > 0) odb_cork_received(runtime, iov, count, done + (size_t)got, goes_on(&stream->in, flags));
         if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
         if (got < 0 && got != -EAGAIN && got != -EFAULT && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */

@@ -107,6 +107,7 @@ void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
 
 void odb_leave_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd >= 0 && odb_fdtable_has(&runtime->fds, fd)) odb_hold_release_one(runtime, fd);
+    odb_cork_close(&runtime->corks, fd);
     odb_forget_descriptor(runtime, fd);
 }
 
@@ -118,6 +119,7 @@ static bool is_plain(struct odb_runtime *runtime, int fd) {
 }
 
 int odb_close(struct odb_runtime *runtime, int fd) {
+    odb_cork_close(&runtime->corks, fd);
     if (is_plain(runtime, fd) || odb_runtime_is_foreign(runtime)) return odb_real.close(fd);
     if (odb_fds_is_internal(fd)) {
         errno = EBADF;

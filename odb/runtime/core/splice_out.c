@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 
 enum { PIECES = 64, LEAST = 8192 };
 
@@ -91,14 +90,6 @@ static void splice_window(struct sending *sending, const char *at, const struct 
         add_real(sending, at + sent, span->length - sent);
 }
 
-/* What went before may have been sent as if more followed, and the kernel may hold a part of a segment back for it. A socket that is full has to drain. */
-static void push_out(int fd) {
-    int corked = 0;
-    socklen_t size = sizeof corked;
-    if (odb_real.getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &size) == 0 && !corked)
-        odb_real.setsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, sizeof corked);
-}
-
 static void send_all(struct sending *sending, const struct msghdr *message) {
     size_t ends = message->msg_iovlen;
     while (ends > 0 && message->msg_iov[ends - 1].iov_len == 0) ends--;
@@ -124,7 +115,8 @@ enum odb_splice_out odb_splice_out(struct odb_runtime *runtime, int fd, const st
         !takes_splices(fd, message, flags))
         return ODB_SPLICE_OUT_NOT;
     send_all(&sending, message);
-    if (sending.error == EAGAIN) push_out(fd);
+    /* What went before may have been sent as if more followed, and the kernel may hold a part of a segment back for it. A socket that is full has to drain. */
+    if (sending.error == EAGAIN) odb_cork_push(fd);
     if (sending.lost) return ODB_SPLICE_OUT_LOST;
     *result = sending.total > 0 || !sending.error ? sending.total : -sending.error;
     return ODB_SPLICE_OUT_DONE;

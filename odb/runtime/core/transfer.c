@@ -103,8 +103,17 @@ static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msg
     if (spliced == ODB_SPLICE_OUT_DONE) return as_result(sent);
     if (spliced == ODB_SPLICE_OUT_LOST || !make_real(runtime, message->msg_iov, message->msg_iovlen))
         return lost(runtime, fd);
-    if (family == ODB_FILE_CALL) return odb_real.writev(fd, message->msg_iov, (int)message->msg_iovlen);
+    if (family == ODB_FILE_CALL && !flags) return odb_real.writev(fd, message->msg_iov, (int)message->msg_iovlen);
     return odb_real.sendmsg(fd, message, flags);
+}
+
+/* To a descriptor that is no stream. */
+static ssize_t send_plain(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags,
+                          enum odb_family family) {
+    int more = odb_cork_flag(runtime, fd, message, flags);
+    ssize_t sent = send_kernel(runtime, fd, message, flags | more, family);
+    if (sent > 0 && !more) odb_cork_sent(&runtime->corks, fd);
+    return sent;
 }
 
 /* Urgent data is one byte that TCP carries beside the others: what comes before it in the same call travels in frames, it does not. */
@@ -132,7 +141,7 @@ static ssize_t send_urgent(struct odb_runtime *runtime, struct odb_stream *strea
 /* To send nothing is to ask the kernel for errors: it says nothing to the peer, so it does not decide who speaks how. */
 ssize_t odb_send(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags, enum odb_family family) {
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, fd);
-    if (!stream) return send_kernel(runtime, fd, message, flags, family);
+    if (!stream) return send_plain(runtime, fd, message, flags, family);
     ssize_t sent;
     if (is_empty(message) || !odb_stream_frames_out(runtime, stream, fd))
         sent = send_kernel(runtime, fd, message, flags, family);
