@@ -13,6 +13,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -189,29 +190,48 @@ def _socket_directory(store: StateStore, state: State) -> Iterator[str]:
         store.forget(state, record)
 
 
+@contextlib.contextmanager
+def hangup_ends_children() -> Iterator[None]:
+    """Let processes that are started meanwhile end when their terminal goes, also below nohup.
+
+    Ansible's terminal is one that ansible_runner holds: with this process killed, nobody else would end Ansible.  A hangup
+    that is ignored is inherited, one with a handler is not; this process goes on ignoring it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _play(private: Path, inventory: Path, sockets: str, progress: Progress) -> int:
     play, cancelled = _Play(), threading.Event()
     program = Path(sys.executable).with_name("ansible-playbook")
     if not program.exists():
         raise EnvironmentFault(f"{program} is missing", "run 'make setup'")
-    thread, runner = ansible_runner.run_async(
-        private_data_dir=str(private),
-        project_dir=str(PLAYBOOKS),
-        playbook=str(PLAYBOOKS / "site.yml"),
-        inventory=str(inventory.absolute()),
-        envvars=_environment(private, program.parent),
-        suppress_env_files=True,
-        quiet=True,
-        settings={"job_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS},
-        event_handler=lambda event: _listen(event, play, progress),
-        cancel_callback=cancelled.is_set,
-    )
-    try:
-        thread.join()
-    except BaseException:
-        cancelled.set()
-        thread.join(30)
-        raise
+    with hangup_ends_children():
+        thread, runner = ansible_runner.run_async(
+            private_data_dir=str(private),
+            project_dir=str(PLAYBOOKS),
+            playbook=str(PLAYBOOKS / "site.yml"),
+            inventory=str(inventory.absolute()),
+            envvars=_environment(private, program.parent),
+            suppress_env_files=True,
+            quiet=True,
+            settings={"job_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS},
+            event_handler=lambda event: _listen(event, play, progress),
+            cancel_callback=cancelled.is_set,
+        )
+        try:
+            thread.join()
+        except BaseException:
+            cancelled.set()
+            thread.join(30)
+            raise
     if runner.status == "timeout":
         raise DeployError(
             f"the playbooks did not end within {TIMEOUT_SECONDS} s", "run 'odb-testbed deploy' again"
