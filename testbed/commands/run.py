@@ -185,11 +185,15 @@ def _begin(args: argparse.Namespace, spec: Spec | None) -> Run | Plan:
             )
         return repeated(stored, args.repeat)
     headers = sorted((args.results / "runs").glob("[!.]*/run.json"), reverse=True)
-    known = [load_run(header.parent) for header in headers]
-    fitting = [one for one in known if _same_but_repetitions(one.header.plan, spec.plan)]
-    if fitting:
-        exact = [one for one in fitting if one.header.plan.repetitions == spec.plan.repetitions]
-        return repeated((exact or fitting)[0], spec.plan.repetitions)
+    fitting: Run | None = None
+    for header in headers:
+        stored = load_run(header.parent)
+        if stored.header.plan == spec.plan:
+            return stored
+        if fitting is None and _same_but_repetitions(stored.header.plan, spec.plan):
+            fitting = stored
+    if fitting is not None:
+        return repeated(fitting, spec.plan.repetitions)
     # It may have been killed before it had a directory.
     print(f"there is no run of this plan of {args.spec} yet: it begins now", file=sys.stderr)
     return spec.plan

@@ -2,8 +2,8 @@
 
 The verdict of a statement is "otherwise" if a comparison came out otherwise; "better" if of the costs that it speaks of
 more than half, and all those of the largest payload, came out better; else "same" if a comparison came out the same. It is
-"not measured" if the records hold nothing to compare, or too little to tell anything. Latencies of measurements that are
-marked unusable are left out.
+"not measured" if the records hold nothing to compare, or leave more than half of it undecided. Latencies of measurements that
+are marked unusable are left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -159,12 +159,12 @@ def _finding(
     if not evidence:
         reason = _why_not(statement, plan, records)
         return Finding(statement, "not measured", (), False, reason)
-    outcomes = {item.outcome for item in evidence}
-    if outcomes == {"undecided"}:
-        return Finding(statement, "not measured", evidence, False, "too few repetitions to tell")
+    outcomes = [item.outcome for item in evidence]
     verdict: Verdict = "same"
     if "otherwise" in outcomes:
         verdict = "otherwise"
+    elif 2 * outcomes.count("undecided") > len(outcomes):
+        return Finding(statement, "not measured", evidence, False, "too few repetitions to tell")
     elif _costs_are_gone(evidence):
         verdict = "better"
     elif "same" not in outcomes:

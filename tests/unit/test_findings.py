@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import RecordError
-from testbed.record import Cell, Record
+from testbed.record import Cell, Metric, Record
 from testbed.report.contrast import contrast, judge
 from testbed.report.findings import Finding, evaluate
 from testbed.report.statements import FILE, load_original
@@ -237,3 +237,17 @@ def test_few_samples_that_lie_apart_by_chance_decide_nothing() -> None:
     assert plain is not None
     assert judge([plain, *found])[0].direction == "lower"
     assert not judge([plain, *found])[0].proven
+
+
+def test_a_statement_of_which_most_is_undecided_is_not_called_the_same() -> None:
+    plan = samples.plan("vanilla", "odb", payloads=(131072, 262144, 524288), n=2)
+    _, records = samples.run(plan, lambda label, cell, name: 1.0)
+    for at, one in enumerate(records):
+        if one.variant.label == "odb" and one.cell.payload != 131072:
+            spread = {name: replace(item, value=2.0 * one.repetition) for name, item in one.metrics.items()}
+            records[at] = replace(one, metrics={**spread, "is.cpu_us": Metric(180.0 * one.repetition, "us")})
+        elif one.variant.label == "odb":
+            records[at] = replace(one, metrics={**one.metrics, "is.cpu_us": Metric(1e-3, "us")})
+    found = judged(records, plan)["is-cpu"]
+    assert [item.outcome for item in found.evidence].count("undecided") == 2
+    assert (found.verdict, found.reason) == ("not measured", "too few repetitions to tell")
