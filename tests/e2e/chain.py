@@ -209,7 +209,7 @@ class Tier:
 
     def options(self, port: int) -> dict[str, str]:
         """The ODB options of this tier when it listens on `port`."""
-        options = {"align": "on" if self.settings.align else "off", "virtual_min": "8K"}
+        options = {"align": "on" if self.settings.align else "off", "virtual_min": "8K", "memory_min": "4K"}
         if self.name != "fe":
             options["listen"] = f":{port}"
         if self.next_speaks_odb:

@@ -162,7 +162,8 @@ def test_a_backend_behind_nginx_is_an_origin(
     program, command = BACKENDS[name]
     need(program)
     be = start_other(
-        lambda folder, port: command(folder, port, content), {"listen": EVERYWHERE, "virtual_min": "8K"}
+        lambda folder, port: command(folder, port, content),
+        {"listen": EVERYWHERE, "virtual_min": "8K", "memory_min": "4K"},
     )
     chain = make_chain(origin_port=be.port)
     check(chain.port, files, ranges=program != "python3")

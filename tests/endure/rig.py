@@ -68,7 +68,7 @@ class Rig:
         served = content.folder / "content"
         self._settings = Settings(
             libraries=frozenset(("fe", "is", "be")) if name == "odb" else frozenset(),
-            options={"virtual_min": "32K", **options} if name == "odb" else {},
+            options={"virtual_min": "32K", "memory_min": "32K", **options} if name == "odb" else {},
             http=dict.fromkeys(("fe", "is", "be"), PATIENCE),
             server={"be": f"location /memory/ {{ alias {served}/; sendfile off; output_buffers 2 128k; }}"},
         )

@@ -160,6 +160,22 @@ static void large_send_takes_what_is_held_along(void) {
     end();
 }
 
+/* What a relay with buffers of a page sends on in one turn is one frame in one system call. */
+static void pages_that_are_relayed_in_one_turn_leave_together(void) {
+    static uint8_t bytes[12 * 1024], got[12 * 1024];
+    begin();
+    fixture_fill(bytes, sizeof bytes, 6, 0);
+    for (size_t done = 0; done < sizeof bytes; done += 4096) {
+        CHECK_EQ(world_send(client, bytes + done, 4096, 0), 4096);
+        CHECK_EQ(held_now(), ODB_WIRE_HEADER_SIZE + done + 4096);
+    }
+    next_turn();
+    CHECK_EQ(held_now(), 0);
+    world_recv_all(server, got, sizeof got, sizeof got);
+    CHECK_MEM_EQ(got, bytes, sizeof bytes);
+    end();
+}
+
 static void bytes_that_are_held_are_bounded(void) {
     static uint8_t bytes[300 * 1000], got[300 * 1000];
     begin();
@@ -381,6 +397,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(spans_that_go_on_become_one_descriptor),
     CHECK_CASE(spans_that_do_not_go_on_stay_apart),
     CHECK_CASE(large_send_takes_what_is_held_along),
+    CHECK_CASE(pages_that_are_relayed_in_one_turn_leave_together),
     CHECK_CASE(bytes_that_are_held_are_bounded),
     CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
     CHECK_CASE(only_what_the_thread_waits_for_is_held),

@@ -108,7 +108,7 @@ def run(module: str, library: Path | None, folder: Path, only: Sequence[str] = (
     command = [sys.executable, str(RUNNER), str(out), module]
     if library is not None:
         statistics = folder / "statistics"
-        options = ("mode=standalone", "virtual_min=8K", f"stats_dir={statistics}")
+        options = ("mode=standalone", "virtual_min=8K", "memory_min=4K", f"stats_dir={statistics}")
         settings = [word for option in options for word in ("--set", option)]
         odb = [sys.executable, "-m", "odb.cli", "run", "--library", str(library), *settings, "--"]
         command = [*odb, *command, "--statistics", str(statistics)]

@@ -56,6 +56,7 @@ class Preload:
             "stats_dir": str(statistics),
             "drain_ms": "0",
             "virtual_min": "8K",
+            "memory_min": "4K",
             **options,
         }
         file = self.directory / f"options-{abs(hash(frozenset(settings.items())))}"

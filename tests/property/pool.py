@@ -136,7 +136,13 @@ class Pool:
                 if options.get("mode") == "standalone"
                 else dict.fromkeys(("listen", "connect"), f"{FRAMED}/32")
             )
-            settings = {**named, "drain_ms": "0", "stats_dir": str(self.statistics), **options}
+            settings = {
+                **named,
+                "drain_ms": "0",
+                "memory_min": "4096",
+                "stats_dir": str(self.statistics),
+                **options,
+            }
             command += ["run", "--library", str(self._library)]
             command += [f"--set={key}={value}" for key, value in settings.items()]
             command += ["--", sys.executable, "-m", "odb.cli"]

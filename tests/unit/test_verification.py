@@ -42,6 +42,12 @@ def test_a_tier_on_which_odb_is_idle_is_named_with_its_counter(role: str, counte
         check_odb(ODB, ACTIVE, growth)
 
 
+def test_odb_may_be_idle_but_not_absent_where_bodies_need_not_become_payloads() -> None:
+    check_odb(ODB, ACTIVE, ABSENT, may_idle=True)
+    with pytest.raises(ServingError, match="the servers on be publish no ODB counters"):
+        check_odb(ODB, {**ACTIVE, "be": {}}, ABSENT, may_idle=True)
+
+
 def test_a_library_in_vanilla_is_found() -> None:
     with pytest.raises(ServingError, match="is1 runs with the library in variant vanilla"):
         check_odb(VANILLA, {**ABSENT, "is1": {"streams_framed": 0}}, ABSENT)

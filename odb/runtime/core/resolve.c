@@ -78,7 +78,7 @@ static bool has_room(int fd) {
 static enum outcome capture_memory(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct iovec *bytes,
                                    struct odb_span *span) {
     if (!(runtime->options.capture & ODB_CAPTURE_MEMORY) || bytes->iov_len < runtime->options.virtual_min ||
-        !can_serve(runtime))
+        bytes->iov_len < runtime->options.memory_min || !can_serve(runtime))
         return LEFT;
     if (!has_room(fd)) return NO_ROOM;
     size_t most = odb_ahead_room(stream, &runtime->options, &runtime->stats);

@@ -76,7 +76,9 @@ static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *s
                                const struct odb_file_range *range) {
     size_t size = range->length < BYTES ? range->length : BYTES;
     struct odb_file_tail tail = {.file = range->file, .offset = range->offset, .length = size};
-    bool captured = size >= runtime->options.virtual_min && !odb_stream_peer_wants_real(stream); /* as memory */
+    size_t least = runtime->options.virtual_min > runtime->options.memory_min ? runtime->options.virtual_min
+                                                                              : runtime->options.memory_min;
+    bool captured = size >= least && !odb_stream_peer_wants_real(stream); /* as memory */
     /* sendfile waits for room where the descriptor blocks, and nothing may wait under the stream's lock. */
     if (size > COPIED && !captured && !odb_transmit_blocks(fd, 0))
         return odb_transmit_turn(runtime, stream, fd, 0, fill_with_tail, &tail);

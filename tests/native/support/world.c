@@ -27,7 +27,7 @@ void world_begin(const char *const *settings) {
     alarm(WATCHDOG_SECONDS);
     REQUIRE(odb_real_load());
     odb_options_default(&world.options);
-    world.options.virtual_min = 8192; /* so that small bodies do for the tests */
+    world.options.virtual_min = world.options.memory_min = 8192; /* so that small bodies do for the tests */
     world_set("listen", ":0-65535");
     world_set("connect", ":0-65535");
     world_set("channel", "127.0.0.1:0-65535");
