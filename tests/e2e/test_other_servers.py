@@ -117,7 +117,8 @@ def test_haproxy_relays_between_nginx_servers(
 ) -> None:
     need("nginx", "haproxy")
     be = start_tier("be", Settings())
-    options = {"listen": EVERYWHERE, "connect": f"127.0.0.1:{be.port}"} if with_library else None
+    rules = {"listen": EVERYWHERE, "connect": f"127.0.0.1:{be.port}", "memory_min": "4K"}
+    options = rules if with_library else None
     middle = start_other(
         lambda folder, port: haproxy(folder, port, be.port, splice=splice), options, signal.SIGINT
     )
