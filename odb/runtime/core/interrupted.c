@@ -13,11 +13,16 @@ static bool interrupts(int number) {
     return handled && !(action.sa_flags & SA_RESTART);
 }
 
+/* Caused by an instruction, of which a thread that waits runs none: whoever reports crashes handles these, and cares for no call. */
+static bool is_of_instructions(int number) {
+    return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL;
+}
+
 bool odb_interrupted_restarts(void) {
     int saved = errno;
     bool restarts = true;
     for (int number = 1; number < NSIG && restarts; number++)
-        restarts = number == SIGSEGV || !interrupts(number); /* a touch of a window interrupts no call */
+        restarts = is_of_instructions(number) || !interrupts(number);
     errno = saved;
     return restarts;
 }

@@ -8,7 +8,8 @@
 
 #include <stdbool.h>
 
-/* After EINTR: would the kernel have gone on with the call? Which handler has run nobody tells; as soon as one does not want calls restarted, the answer is no. */
+/* After EINTR: would the kernel have gone on with the call? Which handler has run nobody tells; as soon as one does not want calls restarted, the answer is
+ * no. Handlers of crashes (SIGSEGV, SIGBUS, SIGFPE, SIGILL) do not count. */
 bool odb_interrupted_restarts(void);
 
 #endif
