@@ -16,7 +16,7 @@ export PYTHON
 export LC_ALL := C.UTF-8
 
 C_SOURCES := $(wildcard odb/runtime/*.def odb/runtime/*.cmake odb/runtime/*/*.c odb/runtime/*/*.h odb/runtime/*/*.def)
-C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c tests/native/*.h tests/native/support/*.[ch] tests/preload/*.c)
+C_FORMATTED := $(wildcard odb/runtime/*/*.c odb/runtime/*/*.h tests/native/*.c tests/native/*.h tests/native/support/*.[ch] tests/preload/*.c tests/preload/*/*.c)
 SCRIPTS := .ci/run .ci/install-packages
 
 .DEFAULT_GOAL := help

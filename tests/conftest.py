@@ -83,27 +83,9 @@ def build_asan() -> Path:
 
 
 @pytest.fixture(scope="session")
-def library_asan() -> Path:
-    """The libodb.so with AddressSanitizer, whose own library has to be loaded before it and takes the heap."""
-    return build("asan", "odb") / "libodb.so"
-
-
-@pytest.fixture(scope="session")
-def library_ubsan() -> Path:
-    """The libodb.so with UndefinedBehaviorSanitizer."""
-    return build("ubsan", "odb") / "libodb.so"
-
-
-@pytest.fixture(scope="session")
 def build_tsan() -> Path:
     """build/tsan with the native tests under ThreadSanitizer."""
     return build("tsan", "odb_tests")
-
-
-@pytest.fixture(scope="session")
-def build_tsan_preload() -> Path:
-    """build/tsan with the libodb.so and the preload programs under ThreadSanitizer, which wants both."""
-    return build("tsan", "odb", "preload_programs")
 
 
 @pytest.fixture(scope="session")

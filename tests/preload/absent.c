@@ -117,6 +117,15 @@ static void receive_into_absent(uint16_t port) {
 }
 
 /* The structures themselves. */
+/* ThreadSanitizer looks at what poll is given before the kernel does, and crashes where no memory can be. */
+static void poll_absent(void *memory, int kind) {
+#ifdef __SANITIZE_THREAD__
+    if (kind == 1) return;
+#endif
+    (void)kind;
+    refused(poll(memory, 1, 0));
+}
+
 static void name_absent(uint16_t port) {
     int fd = call_up(port);
     char *bytes = malloc(LARGE);
@@ -132,7 +141,7 @@ static void name_absent(uint16_t port) {
         refused(readv(fd, memory, 2));
         refused(writev(fd, memory, 2));
         refused(sendmmsg(fd, memory, 1, 0));
-        refused(poll(memory, 1, 0));
+        poll_absent(memory, kind);
         refused(connect(fd, memory, sizeof(struct sockaddr_in)));
         refused(setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, memory, sizeof(int)));
         recv_all(fd, bytes, LARGE);

@@ -40,12 +40,25 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """A sanitizer in the library: the programs that go with it, and variables that tell it what to do and where."""
+
+    programs: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Preload:
-    """The library, and the directory in which programs and option files of one test live."""
+    """The library, and the directory in which programs and option files of one test live.
+
+    With a watch the library is that of a sanitizer. Runs without the library are the same as ever: they are what
+    those with it are held against.
+    """
 
     library: Path
     programs: Path
     directory: Path
+    watch: Watch | None = None
 
     def environment(self, **options: str) -> dict[str, str]:
         """The environment that loads the library with these options (by default without waiting at exit)."""
@@ -61,7 +74,10 @@ class Preload:
         }
         file = self.directory / f"options-{abs(hash(frozenset(settings.items())))}"
         file.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
-        return {**self.plain_environment(), "ODB_OPTIONS": str(file), "LD_PRELOAD": str(self.library)}
+        telling = self.watch.environment if self.watch else {}
+        watching = {name: value.format(directory=self.directory) for name, value in telling.items()}
+        loading = {"ODB_OPTIONS": str(file), "LD_PRELOAD": str(self.library)}
+        return {**self.plain_environment(), **loading, **watching}
 
     @staticmethod
     def plain_environment() -> dict[str, str]:
@@ -75,9 +91,15 @@ class Preload:
         """Sums over the processes that are alive now."""
         return stats.read(self.directory / "statistics").totals()
 
+    def reports(self) -> str:
+        """What a sanitizer has found so far, in any process that was started here."""
+        return "".join(file.read_text() for file in sorted(self.directory.glob("sanitizer.*")))
+
     def start(self, name: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        loaded = "ODB_OPTIONS" in environment
+        programs = self.watch.programs if self.watch and loaded else self.programs
         return subprocess.Popen(
-            [self.programs / name, *arguments],
+            [programs / name, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -98,6 +120,7 @@ class Preload:
                 lines.append(line)
             counters = self.counters()
             rest, err = process.communicate(timeout=30)
+            assert self.reports() == ""
             return Outcome(process.returncode, "".join(lines) + rest, err, counters)
 
     def compare(self, name: str, *arguments: str, **options: str) -> Outcome:

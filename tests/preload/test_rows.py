@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,12 @@ KINDS = ("intercepted", "bypassed")
 
 @pytest.fixture(scope="module")
 def outcomes(
-    library: Path, build_dev: Path, tmp_path_factory: pytest.TempPathFactory
+    preload_in: Callable[[Path], Preload], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, tuple[Outcome, Outcome]]:
     """Program -> its runs without and with the library."""
     found = {}
     for program in PROGRAMS:
-        preload = Preload(library, build_dev / "preload", tmp_path_factory.mktemp(program))
+        preload = preload_in(tmp_path_factory.mktemp(program))
         # Children end as soon as they have written: they stay until that is fetched.
         environment = preload.environment(listen=EVERYWHERE, connect=EVERYWHERE, drain_ms="2000")
         plain = preload.run(program, environment=preload.plain_environment())
