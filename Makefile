@@ -68,7 +68,7 @@ native: setup ## build library, native tests (plain, and under ASan and UBSan), 
 	@cmake --build --preset asan
 
 test: native ## run every test; what needs root is skipped, and says so, without it
-	$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadfile --no-loadscope-reorder
 
 lint: setup ## check form and types of Python, C, playbooks and scripts; change nothing
 	$(BIN)/ruff check .

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.namespaces import Network
 
@@ -27,19 +30,33 @@ def _turn(item: pytest.Item) -> int:
     return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
+def pytest_configure() -> None:
+    """Whoever starts tests in the background may have SIGINT ignored, and so would be all programs that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test carries the marker of its directory unless it names one itself.
-
-    The tests of a file stay together when several processes run tests, and so do all that use the one deployment
-    of the testbed: they begin first, because they take longest.
-    """
+    """A test carries the marker of its directory unless it names one itself. What takes longest begins first."""
     for item in items:
         folder = _folder(item)
         if folder in TIERS and not any(mark.name in TIERS for mark in item.iter_markers()):
             item.add_marker(folder)
-        item.add_marker(pytest.mark.xdist_group("testbed" if folder == "testbed" else item.path.stem))
     items.sort(key=_turn)
+
+
+class Together(LoadFileScheduling):
+    """The tests of a file run in one process, and so do all of the testbed, which share a deployment."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "tests/testbed" if file.startswith("tests/testbed/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
