@@ -31,9 +31,12 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_configure() -> None:
-    """Whoever starts tests in the background may have SIGINT ignored, and so would be all programs that they start."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """What started the tests in the background or below nohup ignores signals. So would all programs that tests start, and not
+    end by them; a handler that does nothing is not inherited.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(tryfirst=True)
