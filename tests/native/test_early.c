@@ -9,6 +9,8 @@
 #include "support/world.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 #define P ((size_t)ODB_PAGE)
@@ -112,6 +114,22 @@ static void bodies_of_any_length_arrive_in_buffers_of_any_size(void) {
         }
 }
 
+/* On a connection that is new, and whose window the kernel would open only as bytes are taken. */
+static void answer_comes_whole_before_any_of_it_is_taken(void) {
+    odb_channels_after_fork_child(&world.channels);
+    struct connection connection = begin(15, ODB_EARLY_BYTES);
+    int channel = -1, queued = 0;
+    await(1);
+    for (size_t i = 0; i < ODB_CHANNEL_SLOTS && channel < 0; i++) channel = atomic_load(&world.channels.slots[i].fd);
+    REQUIRE(channel >= 0);
+    while (queued < (int)ODB_EARLY_BYTES) { /* nothing reports this; a test that hangs is ended */
+        REQUIRE(odb_real.ioctl(channel, FIONREAD, &queued) == 0);
+        sched_yield();
+    }
+    CHECK(all_is_right(&connection, 4 * P));
+    end(&connection);
+}
+
 static void fetch_that_nobody_takes_ends_with_its_connection(void) {
     struct connection given_up = begin(20, BODY), kept = begin(21, BODY);
     await(2);
@@ -210,6 +228,7 @@ static void nothing_is_asked_for_where_bodies_are_mapped_or_pushed(void) {
 static const struct check_case cases[] = {
     CHECK_CASE(all_that_a_wait_reports_is_asked_for_before_the_first_receive),
     CHECK_CASE(bodies_of_any_length_arrive_in_buffers_of_any_size),
+    CHECK_CASE(answer_comes_whole_before_any_of_it_is_taken),
     CHECK_CASE(fetch_that_nobody_takes_ends_with_its_connection),
     CHECK_CASE(bytes_behind_skipped_ones_are_the_right_ones),
     CHECK_CASE(bytes_that_were_shown_come_again),

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 
 enum {
     SMALL = 300,
@@ -62,6 +63,53 @@ static void read_in_turns(uint16_t port) {
         at += step;
     }
     say("parent and children had %zu bytes in turns\n", at);
+    close(fd);
+}
+
+enum { MOUNTAIN = 8 << 20, HILL = 200000 };
+
+/* A child fills the connection, says how much that was, and ends; its parent has the connection too, and does nothing with it. */
+static void serve_and_leave(int listener) {
+    int fd = answer(listener), other = answer(listener), made = file_of(BODY, 3), small = 16384, pipes[2];
+    char name[32];
+    uint32_t done = 0;
+    char *bytes = filled(MOUNTAIN, 3);
+    off_t at = 0;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", made);
+    int file = open(
+        name, O_RDONLY | O_CLOEXEC); /* that nobody writes it makes it a payload, for which there is a helper thread */
+    must(file >= 0 && close(made) == 0 && pipe(pipes) == 0);
+    must(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
+    must(sendfile(other, file, &at, BODY) == BODY);
+    await(other);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(PATIENCE);
+        for (ssize_t put = 1; put > 0; done += put > 0 ? (uint32_t)put : 0) {
+            must(done + HILL < MOUNTAIN);
+            put = send(fd, bytes + done, HILL, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        must(errno == EAGAIN && write(pipes[1], &done, sizeof done) == sizeof done);
+        _exit(0);
+    }
+    must(read(pipes[0], &done, sizeof done) == sizeof done && end_of(child) == 0);
+    send_all(other, &done, sizeof done);
+    await_end(other);
+    close(fd);
+    close(other);
+    close(file);
+    free(bytes);
+}
+
+static void read_what_is_left(uint16_t port) {
+    int fd = call_up(port), other = call_up(port);
+    uint32_t length;
+    take(other, 0, BODY);
+    tell(other);
+    recv_all(other, &length, sizeof length);
+    take(fd, 0, length);
+    say("all that the child has sent is here\n");
+    close(other);
     close(fd);
 }
 
@@ -271,9 +319,13 @@ static const struct {
     const char *name;
     void (*server)(int listener);
     void (*client)(uint16_t port);
-} cases[] = {{"turns", serve_turns, read_in_turns},       {"alternating", serve_turns, read_alternately},
-             {"writers", serve_writers, write_both},      {"processes", serve_readers, read_by_processes},
-             {"threads", serve_readers, read_by_threads}, {"snatching", serve_halves, snatch}};
+} cases[] = {{"turns", serve_turns, read_in_turns},
+             {"left", serve_and_leave, read_what_is_left},
+             {"alternating", serve_turns, read_alternately},
+             {"writers", serve_writers, write_both},
+             {"processes", serve_readers, read_by_processes},
+             {"threads", serve_readers, read_by_threads},
+             {"snatching", serve_halves, snatch}};
 
 int main(int argc, char **argv) {
     must(argc == 2);

@@ -27,3 +27,10 @@ def test_thread_that_sleeps_is_woken_for_what_another_leaves(preload: Preload) -
     outcome = preload.compare("sharing", "snatching")
     assert outcome.counters["streams_framed"] == 2
     assert not outcome.trouble
+
+
+def test_bytes_of_a_child_that_has_ended_leave_without_its_parents_help(preload: Preload) -> None:
+    rules = {"listen": EVERYWHERE, "connect": EVERYWHERE, "capture": "file"}
+    outcome = preload.compare("sharing", "left", **rules)
+    assert outcome.counters["spans_sent"] > 0
+    assert not outcome.trouble

@@ -6,6 +6,7 @@
 #include "os/real.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <string.h>
 
@@ -346,6 +347,14 @@ int odb_channels_fetch(struct odb_channels *channels, const struct odb_span *spa
     return error;
 }
 
+/* What is to lie on a connection until it is taken needs a receive window of its size from the start, or it would come bit by bit as it is taken. The mark makes the kernel widen
+ * the buffer without fixing it, as SO_RCVBUF would. */
+static void widen(int fd, uint64_t length) {
+    int mark = length < INT_MAX ? (int)length : INT_MAX, usual = 1;
+    odb_real.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark);
+    odb_real.setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &usual, sizeof usual);
+}
+
 int odb_channels_begin(struct odb_channels *channels, const struct odb_span *span, struct odb_channel *channel) {
     int saved = errno;
     struct taken taken = {.silent = channels->options->strategy != ODB_STRATEGY_DIRECT};
@@ -353,6 +362,7 @@ int odb_channels_begin(struct odb_channels *channels, const struct odb_span *spa
     take(channels, span, channel, &taken);
     int error = taken.pooled ? 0 : open_new(channels, span, &taken, channel);
     if (error == 0) {
+        if (!taken.pooled) widen(channel->fd, span->length);
         odb_channel_begin(channel, span, NULL, 0, taken.releases, taken.release_count);
         channel->leave = span->length;
         odb_count(channels->stats, ODB_STAT_fetches, 1);

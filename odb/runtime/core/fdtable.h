@@ -28,6 +28,7 @@ struct odb_fdtable {
     struct odb_outboxes outboxes;
     struct odb_lock forking; /* core/sharing.c: one fork, or end, at a time */
     uint64_t round;          /* under it: walks over all streams so far */
+    _Atomic bool shared;     /* there was a fork while there were streams */
 };
 
 bool odb_fdtable_init(struct odb_fdtable *table, struct odb_driver *driver, struct odb_stats *stats);

@@ -18,6 +18,7 @@ static void reap(struct odb_tick *tick, uint64_t now_ms) {
     struct odb_runtime *runtime = (struct odb_runtime *)(void *)((char *)tick - offsetof(struct odb_runtime, reaper));
     odb_store_reap(&runtime->store, now_ms);
     odb_sources_reap(&runtime->windows.sources, now_ms);
+    odb_sharing_tick(&runtime->fds);
 }
 
 bool odb_runtime_init(struct odb_runtime *runtime) {

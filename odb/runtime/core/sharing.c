@@ -242,6 +242,7 @@ void odb_sharing_before_fork(struct odb_fdtable *table) {
     odb_lock_take(&table->forking);
     each_stream(table, share);
     forked = table->round;
+    if (atomic_load(&table->streams) > 0) atomic_store(&table->shared, true);
 }
 
 void odb_sharing_after_fork_parent(struct odb_fdtable *table) {
@@ -336,6 +337,41 @@ void odb_sharing_before_end(struct odb_fdtable *table) {
 void odb_sharing_after_failed_exec(struct odb_fdtable *table) {
     odb_lock_take(&table->forking);
     each_stream(table, come_back);
+    odb_lock_drop(&table->forking);
+}
+
+/* Under out.lock. The slot is emptied before the number can stand for something else, so this copy is of the stream's socket. */
+static void send_parked(struct odb_fdtable *table, struct odb_stream *stream, int fd) {
+    struct odb_outbox *out = &stream->out;
+    int copy = odb_fds_adopt(odb_real.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (copy < 0) return;
+    if (atomic_load(&table->slots[fd].stream) == stream) {
+        out->held.patient = true;
+        int result = odb_outbox_flush(out, copy);
+        out->held.patient = false;
+        if (result < 0 && result != -EAGAIN) out->error = -result;
+    }
+    odb_fds_close(copy);
+}
+
+static void look_after(struct odb_fdtable *table, struct odb_stream *stream, int fd) {
+    if (!odb_lock_try(&stream->out.lock)) return;
+    bool entered = stream->sharing && odb_sharing_enter(stream, false, false);
+    if (entered && !odb_outbox_is_empty(&stream->out) && !stream->out.watching) send_parked(table, stream, fd);
+    if (entered)
+        odb_out_drop(stream);
+    else
+        odb_lock_drop(&stream->out.lock);
+}
+
+void odb_sharing_tick(struct odb_fdtable *table) {
+    if (!atomic_load(&table->shared) || !odb_lock_try(&table->forking)) return;
+    for (int fd = 0; fd <= atomic_load(&table->highest); fd++) {
+        struct odb_stream *stream = odb_fdtable_hold(table, fd);
+        if (!stream) continue;
+        look_after(table, stream, fd);
+        odb_fdtable_let_go(table, stream);
+    }
     odb_lock_drop(&table->forking);
 }
 

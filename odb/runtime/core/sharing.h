@@ -62,6 +62,9 @@ void odb_sharing_after_failed_fork(struct odb_fdtable *table);
 void odb_sharing_before_end(struct odb_fdtable *table);
 void odb_sharing_after_failed_exec(struct odb_fdtable *table);
 
+/* In the helper thread, every now and then: sends what processes that have ended left parked. */
+void odb_sharing_tick(struct odb_fdtable *table);
+
 /* The stream's last descriptor here is closed. Without locks. */
 void odb_sharing_close(struct odb_stream *stream);
 
