@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 
 enum { SIZE = 65536, SEED = 23 };
@@ -183,6 +184,39 @@ static void old_names(void) {
 
 #pragma GCC diagnostic pop
 
+/* Crash reporters ask the kernel in this way whether they may read an address. */
+static void probed_memory(void) {
+    enum { MASK = 8, NEITHER = ~0 };
+    char *absent = (char *)1;
+    must(syscall(SYS_rt_sigprocmask, NEITHER, absent, NULL, MASK) == -1 && errno == EFAULT);
+    must(syscall(SYS_rt_sigprocmask, NEITHER, body, NULL, MASK) == -1 && errno == EINVAL);
+    must(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, absent, MASK) == -1 && errno == EFAULT);
+    must(syscall(SYS_rt_sigaction, SIGSEGV, absent, NULL, MASK) == -1 && errno == EFAULT);
+    must(syscall(SYS_rt_sigaction, SIGUSR1, NULL, absent, MASK) == -1 && errno == EFAULT);
+    must(syscall(SYS_rt_sigsuspend, absent, MASK) == -1 && errno == EFAULT);
+    look();
+    say("probed\n");
+}
+
+/* As those who start programs do in the child, one signal after the other. */
+static void reset_by_a_vfork_child(void) {
+    int status;
+    struct sigaction action = {.sa_handler = count}, now;
+    must(sigaction(SIGSEGV, &action, NULL) == 0);
+    pid_t child = vfork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        action.sa_handler = SIG_DFL;
+        sigaction(SIGSEGV, &action, NULL);
+        _exit(0);
+    }
+    must(waitpid(child, &status, 0) == child && status == 0);
+    must(sigaction(SIGSEGV, NULL, &now) == 0 && now.sa_handler == count);
+    look();
+    must(raise(SIGSEGV) == 0 && seen == 1);
+    say("still handled\n");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -193,7 +227,9 @@ static const struct {
              {"sent_signals_wait_until_unblocked", sent_signals_wait_until_unblocked},
              {"crash_while_blocked_is_fatal", crash_while_blocked_is_fatal},
              {"waits_with_masks", waits_with_masks},
-             {"old_names", old_names}};
+             {"old_names", old_names},
+             {"probed_memory", probed_memory},
+             {"reset_by_a_vfork_child", reset_by_a_vfork_child}};
 
 static const char *chosen;
 

@@ -15,6 +15,8 @@ CASES = (
     "crash_while_blocked_is_fatal",
     "waits_with_masks",
     "old_names",
+    "probed_memory",
+    "reset_by_a_vfork_child",
 )
 
 

@@ -69,3 +69,7 @@ void odb_bus_install(void) {
     struct sigaction now;
     if (odb_real.sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction != handle) odb_bus_action(&now, NULL);
 }
+
+void odb_bus_after_fork_child(void) {
+    odb_lock_reset(&bus.lock);
+}

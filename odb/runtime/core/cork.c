@@ -77,6 +77,11 @@ int odb_cork_flag(struct odb_runtime *runtime, int fd, const struct msghdr *mess
     return corks ? MSG_MORE : 0;
 }
 
+/* Other threads may have taken it off between its listing and the send, and the timer may have found nothing. */
+void odb_cork_left(struct odb_runtime *runtime, int fd) {
+    if ((!renew(&runtime->corks, fd) && !add(&runtime->corks, fd)) || !odb_hold_watch(runtime)) odb_cork_push(fd);
+}
+
 /* True: it was there. */
 static bool take_off(struct odb_corks *corks, int fd) {
     if (atomic_load_explicit(&corks->count, memory_order_relaxed) == 0 || !odb_lock_try(&corks->lock)) return false;

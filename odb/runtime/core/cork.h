@@ -44,6 +44,9 @@ void odb_cork_received(struct odb_runtime *runtime, const struct iovec *iov, int
 /* MSG_MORE if this message is to go to the plain connection `fd` with it, else 0. */
 int odb_cork_flag(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags);
 
+/* A message has gone to `fd` with it: a part of a segment may be left behind. */
+void odb_cork_left(struct odb_runtime *runtime, int fd);
+
 /* A message has gone to `fd` without: nothing is left behind. */
 void odb_cork_sent(struct odb_corks *corks, int fd);
 

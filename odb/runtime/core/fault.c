@@ -136,3 +136,8 @@ sighandler_t odb_signal(int number, sighandler_t handler) {
     return (number == SIGSEGV || number == SIGBUS) && fault.windows ? odb_signal_with(number, handler, SA_RESTART)
                                                                     : odb_real.signal(number, handler);
 }
+
+void odb_fault_after_fork_child(void) {
+    odb_lock_reset(&fault.lock);
+    odb_bus_after_fork_child();
+}

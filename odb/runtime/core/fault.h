@@ -16,6 +16,9 @@ void odb_fault_install(struct odb_windows *windows);
 /* True once it is installed: SIGSEGV and the masks are ours. */
 bool odb_fault_installed(void);
 
+/* In the child: another thread may have been changing a handler. */
+void odb_fault_after_fork_child(void);
+
 /* sigaction and signal as the application sees them. */
 int odb_sigaction(int number, const struct sigaction *action, struct sigaction *old);
 sighandler_t odb_signal(int number, sighandler_t handler);

@@ -112,6 +112,7 @@ void odb_runtime_after_fork_parent(struct odb_runtime *runtime) {
 }
 
 void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
+    odb_fault_after_fork_child();
     if (runtime->arena) odb_arena_after_fork_child(runtime->arena);
     odb_windows_after_fork_child(&runtime->windows);
     odb_lock_reset(&runtime->fds.lock);

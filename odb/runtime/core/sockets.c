@@ -169,6 +169,7 @@ int odb_dup2(struct odb_runtime *runtime, int from, int to, int flags) {
     }
     if (from == to) return flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     if (!foreign && odb_fdtable_has(&runtime->fds, to)) odb_hold_release_one(runtime, to);
+    if (!foreign) odb_cork_close(&runtime->corks, to);
     int result = flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     if (result < 0 || foreign) return result;
     odb_forget_descriptor(runtime, to);

@@ -112,7 +112,7 @@ static ssize_t send_plain(struct odb_runtime *runtime, int fd, const struct msgh
                           enum odb_family family) {
     int more = odb_cork_flag(runtime, fd, message, flags);
     ssize_t sent = send_kernel(runtime, fd, message, flags | more, family);
-    if (sent > 0 && !more) odb_cork_sent(&runtime->corks, fd);
+    if (sent > 0) more ? odb_cork_left(runtime, fd) : odb_cork_sent(&runtime->corks, fd);
     return sent;
 }
 

@@ -15,12 +15,23 @@ static bool is_ours(int number) {
     return odb_enter() && (number == SIGSEGV || number == SIGBUS) && odb_fault_installed();
 }
 
+/* A vfork child shares our memory, and with it what its parent has said of SIGSEGV, whose handler has to stay: it is only told. Its exec sets the default. */
+static bool only_asks(const struct odb_runtime *runtime, int number) {
+    return number == SIGSEGV && odb_runtime_is_foreign(runtime);
+}
+
 ODB_EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    return changing(number) ? odb_sigaction(number, action, old) : odb_real.sigaction(number, action, old);
+    struct odb_runtime *runtime = changing(number);
+    if (!runtime) return odb_real.sigaction(number, action, old);
+    return odb_sigaction(number, only_asks(runtime, number) ? NULL : action, old);
 }
 
 ODB_EXPORT sighandler_t signal(int number, sighandler_t handler) {
-    return changing(number) ? odb_signal(number, handler) : odb_real.signal(number, handler);
+    struct odb_runtime *runtime = changing(number);
+    struct sigaction old;
+    if (!runtime) return odb_real.signal(number, handler);
+    if (!only_asks(runtime, number)) return odb_signal(number, handler);
+    return odb_sigaction(number, NULL, &old) == 0 ? old.sa_handler : SIG_ERR;
 }
 
 /* The handler is taken away when the signal comes, and the signal is not blocked meanwhile. */

@@ -1,5 +1,6 @@
 /* syscall.c: hook of syscall(): numbers of calls that have a hook go to it, everything else passes with all six arguments. Of the routed calls those with masks take the kernel's, which is shorter
  * than libc's. */
+#include "core/careful.h"
 #include "core/fault.h"
 #include "core/masks.h"
 
@@ -281,20 +282,26 @@ static long set_mask(const struct call *call) {
     return 0;
 }
 
+/* What is to be read and what is to be filled; if not, the kernel is the one to refuse. */
+static bool are_there(const struct call *call, size_t length) {
+    return (!call->b || odb_careful_readable(POINTER(call->b), length) == 0) &&
+           (!call->c || odb_careful_writable(POINTER(call->c), length) == 0);
+}
+
 static bool signals(const struct call *call, long *result) {
     sigset_t mask;
     if (!odb_fault_installed()) return false;
     switch (call->number) {
     case SYS_rt_sigaction:
-        if (call->d != KERNEL_MASK) return false;
+        if (call->d != KERNEL_MASK || !are_there(call, sizeof(struct kernel_action))) return false;
         *result = set_action(call);
         return true;
     case SYS_rt_sigprocmask:
-        if (call->d != KERNEL_MASK) return false;
+        if (call->d != KERNEL_MASK || !are_there(call, KERNEL_MASK)) return false;
         *result = set_mask(call);
         return true;
     case SYS_rt_sigsuspend:
-        if (!call->a || call->b != KERNEL_MASK) return false;
+        if (call->b != KERNEL_MASK || odb_careful_readable(POINTER(call->a), KERNEL_MASK) != 0) return false;
         *result = sigsuspend(widened(POINTER(call->a), &mask));
         return true;
     default:
