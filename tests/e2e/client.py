@@ -244,8 +244,9 @@ class Load:
         self._close_share = close_share
         self._ending = threading.Event()
         self._changed = threading.Condition()
+        self._answers = [0] * clients
         self._threads = [
-            threading.Thread(target=self._run, args=(random.Random(f"{seed}.{number}"),), daemon=True)
+            threading.Thread(target=self._run, args=(number, random.Random(f"{seed}.{number}")), daemon=True)
             for number in range(clients)
         ]
 
@@ -275,6 +276,13 @@ class Load:
             reached = self._changed.wait_for(lambda: self.tally.good >= target, deadline - time.monotonic())
         assert reached, f"the load did not reach {more} more good requests: {self.tally}"
 
+    def wait_all(self, seconds: float = 60.0) -> None:
+        """Returns when every client is done with the request that it has under way now."""
+        with self._changed:
+            before = list(self._answers)
+            reached = self._changed.wait_for(lambda: all(map(int.__gt__, self._answers, before)), seconds)
+        assert reached, f"a client of the load never came back: {self.tally}"
+
     def wait_problem(self, seconds: float = 60.0) -> None:
         """Returns when a request has failed."""
         with self._changed:
@@ -282,7 +290,7 @@ class Load:
                 "no request failed"
             )
 
-    def _run(self, numbers: random.Random) -> None:
+    def _run(self, client: int, numbers: random.Random) -> None:
         connection: Connection | None = None
         paths = sorted(self._contents)
         while not self._ending.is_set():
@@ -309,15 +317,16 @@ class Load:
             ):
                 connection.close()
                 connection = None
-            self._note(path, answer)
+            self._note(client, path, answer)
             if answer.problem == "ConnectionRefusedError":
                 self._ending.wait(0.01)
         if connection is not None:
             connection.close()
 
-    def _note(self, path: str, answer: Answer) -> None:
+    def _note(self, client: int, path: str, answer: Answer) -> None:
         problem, wrong = judge(answer, self._contents[path])
         with self._changed:
+            self._answers[client] += 1
             if wrong:
                 self.tally.wrong.append(f"{path}: {wrong}")
             if problem:

@@ -36,7 +36,7 @@ def reload(tier: Tier) -> None:
 
 
 def reload_with_half_a_request(tier: Tier, load: Load) -> None:
-    """As reload(), and half a request keeps the old worker until the requests of `load` that it has are surely over.
+    """As reload(), and half a request keeps the old worker until the requests of `load` that it has are over.
 
     With proxy_buffering nginx 1.22 by itself deletes the timer of a connection whose last read found exactly what
     FIONREAD had told, and a worker that is to end goes as soon as no connection has a timer.
@@ -46,7 +46,8 @@ def reload_with_half_a_request(tier: Tier, load: Load) -> None:
         half.socket.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n")
         load.wait(15)
         tier.signal(signal.SIGHUP)
-        load.wait(60)
+        tier.wait_ending(before)
+        load.wait_all()
     tier.wait_workers(before)
 
 
