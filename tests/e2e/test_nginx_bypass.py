@@ -23,6 +23,9 @@ def ask(chain: Chain, files: dict[str, bytes], paths: tuple[str, ...]) -> tuple[
     with Connection(chain.port) as kept:
         for path in paths * ROUNDS:
             assert kept.get(path).body == files[path], path
+        assert kept.get(
+            "/0.bin"
+        ).whole  # what is sent is counted when it has been sent: the worker has done so
     return ROUNDS * len(paths), ROUNDS * sum(len(files[path]) for path in paths)
 
 

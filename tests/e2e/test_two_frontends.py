@@ -33,6 +33,8 @@ def rig(library: Path, content: Content) -> Iterator[Rig]:
 def ask(rig: Rig, frontend: str) -> None:
     answer = get(rig.tiers[frontend].port, f"/{SIZE}.bin", headers={"Connection": "close"})
     assert (answer.problem, answer.body == rig.content.files[f"{SIZE}.bin"]) == ("", True)
+    # What is sent is counted when it has been sent: the worker that answers once more has done so.
+    assert get(rig.tiers[frontend].port, "/absent", headers={"Connection": "close"}).status == 404
 
 
 def test_bodies_are_pushed_to_the_front_end_that_has_asked(rig: Rig) -> None:
