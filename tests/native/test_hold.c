@@ -176,6 +176,35 @@ static void pages_that_are_relayed_in_one_turn_leave_together(void) {
     end();
 }
 
+/* So that the next tier begins with a request while this one reads the next. */
+static void next_connection_releases_the_last_one(void) {
+    begin();
+    int other_client, other_server;
+    world_connect(&other_client, &other_server);
+    world_nonblocking(other_client);
+    world_epoll(set, EPOLL_CTL_ADD, other_client, EPOLLIN);
+    CHECK_EQ(world_send(other_client, "!", 1, 0), 1); /* behind HELLO */
+    char byte;
+    world_recv_all(other_server, &byte, 1, 1);
+    say("first, ");
+    say("as a whole");
+    CHECK(held_now() > 0);
+    CHECK_EQ(world_send(other_client, "second", 6, 0), 6);
+    CHECK_EQ(held_now(), 0);
+    hear("first, as a whole");
+    CHECK_EQ(atomic_load(&world.holds.count), 2); /* still in the list, nothing to send */
+    say("third");
+    char text[8];
+    world_recv_all(other_server, text, 6, sizeof text);
+    CHECK_MEM_EQ(text, "second", 6);
+    CHECK(held_now() > 0);
+    next_turn();
+    hear("third");
+    world_close(other_client);
+    world_close(other_server);
+    end();
+}
+
 static void bytes_that_are_held_are_bounded(void) {
     static uint8_t bytes[300 * 1000], got[300 * 1000];
     begin();
@@ -398,6 +427,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(spans_that_do_not_go_on_stay_apart),
     CHECK_CASE(large_send_takes_what_is_held_along),
     CHECK_CASE(pages_that_are_relayed_in_one_turn_leave_together),
+    CHECK_CASE(next_connection_releases_the_last_one),
     CHECK_CASE(bytes_that_are_held_are_bounded),
     CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
     CHECK_CASE(only_what_the_thread_waits_for_is_held),

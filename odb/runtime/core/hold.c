@@ -12,12 +12,19 @@
 #include <stddef.h>
 #include <sys/timerfd.h>
 
-enum { TICK_MS = 4, DIRECT_SENDS = 64 }; /* after a rescue so many sends of the stream are not held */
+enum {
+    TICK_MS = 4,
+    TICK_MOST_MS = 16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
+    QUIET_TICKS = 64,
+    DIRECT_SENDS = 64, /* after a rescue so many sends of the stream are not held */
+};
 
 static _Thread_local int turning = -1; /* the epoll set that this thread last waited on */
+static _Thread_local int holding = -1; /* the descriptor of the connection that it last held a send of in this turn */
 
 void odb_hold_turn(int set) {
     turning = set;
+    holding = -1;
     odb_cork_end = NULL;
 }
 
@@ -30,8 +37,9 @@ static struct odb_stream *stream_of(struct odb_outbox *outbox) {
 }
 
 static void arm(struct odb_holds *holds) {
-    static const struct itimerspec soon = {.it_value = {0, TICK_MS * 1000000L}};
     if (atomic_load(&holds->ticking) || atomic_exchange(&holds->ticking, true)) return;
+    long tick_ms = (long)TICK_MS * (1 + (long)atomic_load_explicit(&holds->quiet, memory_order_relaxed) / QUIET_TICKS);
+    struct itimerspec soon = {.it_value = {0, (tick_ms < TICK_MOST_MS ? tick_ms : TICK_MOST_MS) * 1000000L}};
     timerfd_settime(holds->timer.fd, 0, &soon, NULL);
 }
 
@@ -84,6 +92,7 @@ static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool
     }
     if (rescue && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
         odb_count(&runtime->stats, ODB_STAT_hold_rescues, 1);
+        atomic_store_explicit(&runtime->holds.quiet, 0, memory_order_relaxed);
         outbox->held.direct = DIRECT_SENDS;
     }
     outbox->held.patient = true;
@@ -135,6 +144,23 @@ void odb_hold_release_one(struct odb_runtime *runtime, int fd) {
     errno = saved;
 }
 
+void odb_hold_move(struct odb_runtime *runtime, int fd) {
+    if (holding < 0 || holding == fd) return;
+    struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, holding);
+    holding = -1;
+    if (!stream) return;
+    int saved = errno;
+    struct odb_outbox *outbox = &stream->out;
+    if (odb_lock_try(&outbox->lock)) { /* else, and where the socket is full, the end of this turn sends it */
+        outbox->held.patient = true;
+        if (outbox->held.listed) send_held(runtime, outbox);
+        outbox->held.patient = false;
+        odb_lock_drop(&outbox->lock);
+    }
+    odb_fdtable_let_go(&runtime->fds, stream);
+    errno = saved;
+}
+
 /* In the helper thread. What was there a tick ago and has not been released since belongs to a thread that does something else than to turn its loop. */
 static void tick(struct odb_watch *watch, uint32_t events) {
     struct odb_holds *holds = (struct odb_holds *)(void *)((char *)watch - offsetof(struct odb_holds, timer));
@@ -149,6 +175,8 @@ static void tick(struct odb_watch *watch, uint32_t events) {
         release_list(runtime, holds, true);
         any = atomic_load(&holds->count) > 0;
     }
+    if (turns != holds->seen && atomic_load(&holds->quiet) < QUIET_TICKS * (TICK_MOST_MS / TICK_MS))
+        atomic_fetch_add_explicit(&holds->quiet, 1, memory_order_relaxed);
     holds->suspect = any;
     holds->seen = turns;
     bool corked = odb_cork_tick(&runtime->corks);
@@ -261,7 +289,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     }
     if (!odb_outbox_prepare(outbox, wire)) return false;
     for (int i = 0; i < frames->count; i++) append(runtime, stream, frames, i);
-    outbox->held.fd = fd;
+    outbox->held.fd = holding = fd;
     odb_count(&runtime->stats, ODB_STAT_sends_held, 1);
     list(&runtime->holds, outbox);
     arm(&runtime->holds);

@@ -1,7 +1,7 @@
 /* hold.h: small sends on framed streams wait for each other until the program next waits, so that a turn of an event loop costs one system call per connection.
  *
  * What is held lies in the stream's outbox, in front of everything that is sent later. Only a thread that turns a loop holds, for descriptors registered in the epoll set that it
- * last waited on, because it will be back there soon. Any wait, a receive on a stream that blocks, close, shutdown, fork, exec and the end of the process release first. A timer in the helper thread finds what all this has missed within some milliseconds.
+ * last waited on, because it will be back there soon, and only for one of them at a time: turning to the next connection releases the last one, so that tiers work side by side. Any wait, a receive on a stream that blocks, close, shutdown, fork, exec and the end of the process release first. A timer in the helper thread finds what all this has missed within some milliseconds.
  * A large send goes out at once, behind what is held, in the same system call.
  *
  * Thread safety: all functions. Locks: out.lock, then the list's own; the latter is held for list work only.
@@ -27,6 +27,7 @@ struct odb_holds {
     _Atomic bool ticking;       /* the timer is armed */
     _Atomic bool ready;         /* the timer is there */
     struct odb_watch timer;
+    _Atomic unsigned quiet;     /* ticks since the last rescue that found loops turning, up to a bound: they come less often then */
     unsigned seen; /* turns, when the timer last found something held; the helper thread's alone */
     bool suspect;
 };
@@ -39,6 +40,9 @@ bool odb_hold_turns(void);
 
 /* The timer will look at what is held, and at what core/cork.h has left behind. False: there is no timer. */
 bool odb_hold_watch(struct odb_runtime *runtime);
+
+/* The calling thread is about to send on the connection `fd`, not under its locks: what it holds for another one is complete, and the next tier may begin with it. errno stays. */
+void odb_hold_move(struct odb_runtime *runtime, int fd);
 
 /* May a send of the calling thread on this stream be held? Without its locks. */
 bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd);

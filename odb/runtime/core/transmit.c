@@ -207,6 +207,7 @@ ssize_t odb_transmit_turn(struct odb_runtime *runtime, struct odb_stream *stream
     struct odb_frames frames;
     struct odb_geometry receiver =
         odb_stream_unpack_geometry(atomic_load_explicit(&stream->peer_geometry, memory_order_relaxed));
+    odb_hold_move(runtime, fd);
     bool hold = odb_hold_may(runtime, stream, fd);
     odb_out_take(stream);
     hold = hold && stream->out.error == 0;
