@@ -14,7 +14,8 @@
 
 enum {
     TICK_MS = 4,
-    TICK_MOST_MS = 16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
+    TICK_MOST_MS =
+        16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
     QUIET_TICKS = 64,
     DIRECT_SENDS = 64, /* after a rescue so many sends of the stream are not held */
 };

@@ -27,7 +27,8 @@ struct odb_holds {
     _Atomic bool ticking;       /* the timer is armed */
     _Atomic bool ready;         /* the timer is there */
     struct odb_watch timer;
-    _Atomic unsigned quiet;     /* ticks since the last rescue that found loops turning, up to a bound: they come less often then */
+    _Atomic unsigned
+        quiet;     /* ticks since the last rescue that found loops turning, up to a bound: they come less often then */
     unsigned seen; /* turns, when the timer last found something held; the helper thread's alone */
     bool suspect;
 };
