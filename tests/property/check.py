@@ -13,7 +13,7 @@ from tests.property.pool import ANSWER_SECONDS, CLASSIC, FRAMED, Batch, Died, Po
 PATIENCE = 12.0
 # Between peers that behave and stay, none of this may ever happen.
 TROUBLE = ("protocol_errors", "resets", "fetch_failures", "serve_failures")
-COUNTED = ("spans_sent", "spans_received", "fallback_wanted", *TROUBLE)
+COUNTED = ("spans_sent", "spans_received", "fallback_wanted", "fallback_store_full", *TROUBLE)
 
 
 class Mismatch(AssertionError):
@@ -127,6 +127,8 @@ def check(pool: Pool, case: Case, tally: Tally, patience: float = PATIENCE) -> N
     tally.requests += outcome.summary["requests"]
     tally.active_hops += len(_held_to_descriptors(case, outcome))
     tally.spans += sum(moved["spans_received"] for moved in outcome.moved)
+    if any(moved["fallback_store_full"] for moved in outcome.moved):
+        pool.clear()  # new processes have empty stores, and use descriptors again
 
 
 def keep_alive(pool: Pool, requests: int, tally: Tally) -> None:
@@ -178,11 +180,16 @@ def difference(case: Case, classic: dict[str, Any], outcome: Outcome) -> str:
 
 
 def _held_to_descriptors(case: Case, outcome: Outcome) -> list[tuple[int, int]]:
-    """Those of surely_active() whose receiver has not asked for real bytes, as it may where it learns and nothing is pushed."""
+    """Those of surely_active() whose sender has not counted one of the two reasons that it may have for real bytes.
+
+    The receiver may have asked for them, where it learns and nothing is pushed; and a store is full of earlier cases' payloads
+    until their leases end.
+    """
     return [
         (sender, receiver)
         for sender, receiver in surely_active(case)
         if not (_may_ask_for_real(case.hops[receiver]) and outcome.moved[sender]["fallback_wanted"])
+        and not outcome.moved[sender]["fallback_store_full"]
     ]
 
 
