@@ -123,13 +123,13 @@ def test_a_body_that_ends_within_a_page_costs_the_intermediary_that_page_at_most
 
 
 @pytest.mark.parametrize("buffer", ["4k", "16k"])
-def test_the_front_end_tells_the_kernel_of_parts_that_follow(
+def test_the_front_end_sends_parts_together(
     make_chain: MakeChain, files: dict[str, bytes], buffer: str
 ) -> None:
-    chain = make_chain(Settings(buffer=buffer, options={"cork": "on"}))
+    chain = make_chain(Settings(buffer=buffer, options={"gather": "on"}))
     requests, _ = ask(chain, files, ("/16384.bin", "/65536.bin", "/1048576.bin"))
-    assert chain.fe.statistics()["sends_corked"] >= requests
-    assert {tier.statistics()["sends_corked"] for tier in (chain.middle, chain.be)} == {0}
+    assert chain.fe.statistics()["sends_gathered"] >= requests
+    assert {tier.statistics()["sends_gathered"] for tier in (chain.middle, chain.be)} == {0}
     check_undisturbed(chain)
 
 

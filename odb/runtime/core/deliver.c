@@ -16,7 +16,11 @@
 #include <netinet/in.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
-enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 }; /* up to there copying was measured to be as cheap */
+enum {
+    SPLICE_PART = 8192,
+    SPLICE_FROM = 65536,
+    SPLICE_FROM_GATHERED = 1 << 20
+}; /* up to there copying was measured to be as cheap */
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
@@ -163,9 +167,10 @@ static bool ends_in_page(const struct odb_inbox *in, size_t amount, size_t room)
 }
 
 /* What was pushed to us needs no asking: a window on it is worth its guards only where the body is long and its pages are sent whole. */
-static bool better_taken(const struct odb_inbox *in, const struct odb_span *part, size_t room,
-                         enum odb_pushed_place place) {
-    return place == ODB_PUSHED_PASSED || part->length < SPLICE_PART || part->offset < SPLICE_FROM ||
+static bool better_taken(const struct odb_runtime *runtime, const struct odb_inbox *in, const struct odb_span *part,
+                         size_t room, enum odb_pushed_place place) {
+    uint64_t from = odb_gather_may(runtime) ? SPLICE_FROM_GATHERED : SPLICE_FROM;
+    return place == ODB_PUSHED_PASSED || part->length < SPLICE_PART || part->offset < from ||
            (place == ODB_PUSHED_NEXT && ends_in_page(in, part->length, room));
 }
 
@@ -195,7 +200,7 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     if (early != 0) return early;
     bool own = odb_splice_out_may(runtime, &all);
     enum odb_pushed_place place = own ? odb_pushed_where(&runtime->channels.pushed, &all) : ODB_PUSHED_PASSED;
-    bool taken = own && runtime->options.delivery == ODB_DELIVERY_LEARN && better_taken(in, &all, room, place);
+    bool taken = own && runtime->options.delivery == ODB_DELIVERY_LEARN && better_taken(runtime, in, &all, room, place);
     if (pages && !(begun && place == ODB_PUSHED_LATER) && (taken || fetches_at_once(runtime, &all)))
         return deliver_eagerly(runtime, stream, to, amount);
     if (begun && ends_here(place, first > start, pages, amount == left)) return 0;

@@ -26,11 +26,15 @@ static _Thread_local int holding = -1; /* the descriptor of the connection that 
 void odb_hold_turn(int set) {
     turning = set;
     holding = -1;
-    odb_cork_end = NULL;
+    odb_gather_end = NULL;
 }
 
 bool odb_hold_turns(void) {
     return turning >= 0;
+}
+
+bool odb_hold_has_turn(struct odb_runtime *runtime, int fd) {
+    return turning >= 0 && odb_interest_has(&runtime->interests, turning, fd);
 }
 
 static struct odb_stream *stream_of(struct odb_outbox *outbox) {
@@ -180,8 +184,8 @@ static void tick(struct odb_watch *watch, uint32_t events) {
         atomic_fetch_add_explicit(&holds->quiet, 1, memory_order_relaxed);
     holds->suspect = any;
     holds->seen = turns;
-    bool corked = odb_cork_tick(&runtime->corks);
-    if (any || corked) arm(holds);
+    bool gathered = odb_gather_tick(runtime);
+    if (any || gathered) arm(holds);
 }
 
 /* The timer, made when it is first needed. */
@@ -219,8 +223,8 @@ static bool is_open(struct odb_stream *stream) {
 
 bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd) {
     return runtime->options.hold && turning >= 0 && !atomic_load(&runtime->holds.closed) &&
-           atomic_load(&stream->out_mode) == ODB_OUT_FRAMED && is_open(stream) &&
-           odb_interest_has(&runtime->interests, turning, fd) && get_ready(runtime);
+           atomic_load(&stream->out_mode) == ODB_OUT_FRAMED && is_open(stream) && odb_hold_has_turn(runtime, fd) &&
+           get_ready(runtime);
 }
 
 /* A descriptor that goes on where the last one ends becomes part of it. */

@@ -39,7 +39,10 @@ void odb_hold_turn(int set);
 /* Does the calling thread turn a loop? */
 bool odb_hold_turns(void);
 
-/* The timer will look at what is held, and at what core/cork.h has left behind. False: there is no timer. */
+/* One in which `fd` is registered? */
+bool odb_hold_has_turn(struct odb_runtime *runtime, int fd);
+
+/* The timer will look at what is held, and at what core/gather.h keeps. False: there is no timer. */
 bool odb_hold_watch(struct odb_runtime *runtime);
 
 /* The calling thread is about to send on the connection `fd`, not under its locks: what it holds for another one is complete, and the next tier may begin with it. errno stays. */
@@ -71,11 +74,11 @@ void odb_hold_before_fork(struct odb_runtime *runtime);
 void odb_hold_after_fork_parent(struct odb_runtime *runtime);
 void odb_hold_after_fork_child(struct odb_runtime *runtime);
 
-/* odb_hold_release_all, where there is something to do, and odb_cork_release. A macro, because the runtime contains what is declared here. */
+/* odb_hold_release_all and odb_gather_flush, where there is something to do. A macro, because the runtime contains what is declared here. */
 #define odb_hold_release(runtime)                                                                                      \
     do {                                                                                                               \
         if (atomic_load_explicit(&(runtime)->holds.count, memory_order_relaxed) > 0) odb_hold_release_all(runtime);    \
-        odb_cork_release(&(runtime)->corks);                                                                           \
+        if (odb_gather_any(&(runtime)->gather)) odb_gather_flush(runtime);                                             \
     } while (0)
 
 #endif

@@ -60,7 +60,7 @@ static bool everything_is_fetched(struct odb_runtime *runtime) {
 /* Payloads that nobody has asked for within a quarter of the time are taken for abandoned (their client has gone). */
 void odb_runtime_drain(struct odb_runtime *runtime) {
     if (odb_runtime_is_foreign(runtime)) return;
-    odb_cork_release(&runtime->corks);
+    odb_gather_flush(runtime);
     for (int tries = 0; !odb_hold_drain(runtime) && tries < PATIENCE_MS; tries++) odb_real.poll(NULL, 0, 1);
     uint64_t limit = runtime->options.drain_ms, now = odb_clock_ms(), end = now + limit, moved = now;
     uint64_t bytes = served(runtime);
@@ -124,7 +124,7 @@ void odb_runtime_after_fork_child(struct odb_runtime *runtime) {
     odb_stats_after_fork_child(&runtime->stats);
     odb_count(&runtime->stats, ODB_STAT_windows_live, runtime->windows.live);
     odb_hold_after_fork_child(runtime);
-    odb_cork_after_fork_child(&runtime->corks);
+    odb_gather_after_fork_child(&runtime->gather);
     odb_driver_after_fork_child(&runtime->driver);
     odb_origin_after_fork_child(&runtime->origin);
     odb_channels_after_fork_child(&runtime->channels);

@@ -6,7 +6,7 @@
 #include "core/arena.h"
 #include "core/asker.h"
 #include "core/channel.h"
-#include "core/cork.h"
+#include "core/gather.h"
 #include "core/detect.h"
 #include "core/driver.h"
 #include "core/fdtable.h"
@@ -28,7 +28,7 @@ struct odb_runtime {
     struct odb_driver driver;
     struct odb_fdtable fds;
     struct odb_holds holds;
-    struct odb_corks corks;
+    struct odb_gather gather;
     struct odb_interests interests;
     struct odb_windows windows;
     struct odb_channels channels;

@@ -107,7 +107,7 @@ void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
 
 void odb_leave_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd >= 0 && odb_fdtable_has(&runtime->fds, fd)) odb_hold_release_one(runtime, fd);
-    odb_cork_close(&runtime->corks, fd);
+    odb_gather_close(runtime, fd);
     odb_forget_descriptor(runtime, fd);
 }
 
@@ -119,7 +119,7 @@ static bool is_plain(struct odb_runtime *runtime, int fd) {
 }
 
 int odb_close(struct odb_runtime *runtime, int fd) {
-    odb_cork_close(&runtime->corks, fd);
+    odb_gather_close(runtime, fd);
     if (is_plain(runtime, fd) || odb_runtime_is_foreign(runtime)) return odb_real.close(fd);
     if (odb_fds_is_internal(fd)) {
         errno = EBADF;
@@ -169,7 +169,7 @@ int odb_dup2(struct odb_runtime *runtime, int from, int to, int flags) {
     }
     if (from == to) return flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     if (!foreign && odb_fdtable_has(&runtime->fds, to)) odb_hold_release_one(runtime, to);
-    if (!foreign) odb_cork_close(&runtime->corks, to);
+    if (!foreign) odb_gather_close(runtime, to);
     int result = flags < 0 ? odb_real.dup2(from, to) : odb_real.dup3(from, to, flags);
     if (result < 0 || foreign) return result;
     odb_forget_descriptor(runtime, to);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 
 enum { PIECES = 64, LEAST = 8192 };
 
@@ -108,6 +109,14 @@ static void send_all(struct sending *sending, const struct msghdr *message) {
     send_real(sending, 0);
 }
 
+/* Lets the kernel send what it holds back, unless the application itself has told it to. */
+static void push_out(int fd) {
+    int corked = 0;
+    socklen_t size = sizeof corked;
+    if (odb_real.getsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, &size) == 0 && !corked)
+        odb_real.setsockopt(fd, IPPROTO_TCP, TCP_CORK, &corked, sizeof corked);
+}
+
 enum odb_splice_out odb_splice_out(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags,
                                    ssize_t *result) {
     struct sending sending = {.runtime = runtime, .fd = fd, .flags = flags};
@@ -116,7 +125,7 @@ enum odb_splice_out odb_splice_out(struct odb_runtime *runtime, int fd, const st
         return ODB_SPLICE_OUT_NOT;
     send_all(&sending, message);
     /* What went before may have been sent as if more followed, and the kernel may hold a part of a segment back for it. A socket that is full has to drain. */
-    if (sending.error == EAGAIN) odb_cork_push(fd);
+    if (sending.error == EAGAIN) push_out(fd);
     if (sending.lost) return ODB_SPLICE_OUT_LOST;
     *result = sending.total > 0 || !sending.error ? sending.total : -sending.error;
     return ODB_SPLICE_OUT_DONE;

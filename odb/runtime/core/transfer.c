@@ -15,6 +15,8 @@
 #include <netinet/in.h>
 #include <sys/stat.h>
 
+enum { BEHIND = 63 }; /* parts of a message that leave in one call with what precedes it */
+
 static ssize_t as_result(ssize_t value) {
     if (value >= 0) return value;
     errno = (int)-value;
@@ -78,6 +80,8 @@ ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message,
     if (!stream || (flags & (MSG_OOB | MSG_ERRQUEUE))) {
         if (stream) odb_fdtable_let_go(&runtime->fds, stream);
         if (family == ODB_SOCKET_CALL) odb_requester_is(ODB_REQUESTER_SELF);
+        int lost = stream ? 0 : odb_gather_lost(&runtime->gather, fd);
+        if (lost) return as_result(-lost);
         return receive_kernel(runtime, fd, message, flags, family);
     }
     ssize_t got = is_empty(message)
@@ -107,13 +111,32 @@ static ssize_t send_kernel(struct odb_runtime *runtime, int fd, const struct msg
     return odb_real.sendmsg(fd, message, flags);
 }
 
+/* A message and what has been gathered before it, as one. -1 and errno 0: the message is to be sent by itself. */
+static ssize_t send_behind(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags) {
+    struct iovec iov[BEHIND + 1];
+    struct msghdr both = *message;
+    errno = 0;
+    if (odb_gather_else_sent(&runtime->gather, fd) || message->msg_iovlen > BEHIND || message->msg_namelen > 0 ||
+        message->msg_controllen > 0)
+        odb_gather_flush(runtime);
+    else if (odb_gather_leave(runtime, fd, iov)) {
+        memcpy(iov + 1, message->msg_iov, message->msg_iovlen * sizeof *iov);
+        both.msg_iov = iov;
+        both.msg_iovlen = message->msg_iovlen + 1;
+        return odb_gather_left(runtime, fd, iov, send_kernel(runtime, fd, &both, flags, ODB_SOCKET_CALL));
+    }
+    return -1;
+}
+
 /* To a descriptor that is no stream. */
 static ssize_t send_plain(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags,
                           enum odb_family family) {
-    int more = odb_cork_flag(runtime, fd, message, flags);
-    ssize_t sent = send_kernel(runtime, fd, message, flags | more, family);
-    if (sent > 0) more ? odb_cork_left(runtime, fd) : odb_cork_sent(&runtime->corks, fd);
-    return sent;
+    int lost = odb_gather_lost(&runtime->gather, fd);
+    if (lost) return as_result(-lost);
+    ssize_t taken = odb_gather_take(runtime, fd, message, flags);
+    if (taken >= 0) return taken;
+    ssize_t sent = send_behind(runtime, fd, message, flags);
+    return sent >= 0 || errno ? sent : send_kernel(runtime, fd, message, flags, family);
 }
 
 /* Urgent data is one byte that TCP carries beside the others: what comes before it in the same call travels in frames, it does not. */

@@ -12,7 +12,7 @@ enum odb_family { ODB_SOCKET_CALL, ODB_FILE_CALL }; /* recv and send need a sock
 /* True when a call on `fd` with memory of the application needs this file's attention; else the hook calls libc straight away. */
 static inline bool odb_transfer_matters(const struct odb_runtime *runtime, int fd) {
     return odb_windows_any(&runtime->windows) || odb_fdtable_has(&runtime->fds, fd) ||
-           odb_cork_matters(&runtime->corks);
+           odb_gather_matters(&runtime->gather);
 }
 
 ssize_t odb_receive(struct odb_runtime *runtime, int fd, struct msghdr *message, int flags, enum odb_family family);

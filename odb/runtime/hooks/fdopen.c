@@ -10,6 +10,7 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* A FILE whose calls are ours; its descriptor is remembered because libc knows of none. */
@@ -70,8 +71,17 @@ static FILE *open_on_stream(int fd, const char *mode) {
     return file->file;
 }
 
+static bool is_socket(int fd) {
+    int type, saved = errno;
+    socklen_t size = sizeof type;
+    bool is = odb_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+    errno = saved;
+    return is;
+}
+
 ODB_EXPORT FILE *fdopen(int fd, const char *mode) {
     struct odb_runtime *runtime = odb_enter();
+    if (runtime && is_socket(fd)) odb_gather_stop(runtime); /* libc may write to it at any time */
     if (!runtime || odb_retire(runtime, fd)) return odb_real.fdopen(fd, mode);
     return open_on_stream(fd, mode);
 }

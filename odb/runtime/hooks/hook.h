@@ -22,10 +22,29 @@ extern struct odb_runtime *odb_hook_runtime; /* null: classic */
 /* The first call of a process may come before our constructor. */
 void odb_hook_load(void);
 
-/* The runtime, or null when this call is to go straight to libc. Afterwards odb_real is filled. */
-static inline struct odb_runtime *odb_enter(void) {
+/* The runtime, or null when this call is to go straight to libc. Afterwards odb_real is filled. This is for calls that send and receive; they look after what is gathered by themselves. */
+static inline struct odb_runtime *odb_enter_transfer(void) {
     if (__builtin_expect(!odb_real.mprotect, 0)) odb_hook_load();
     return odb_hook_runtime;
+}
+
+/* The same for all other calls: they meet every connection with all bytes that the program has sent on it. */
+static inline struct odb_runtime *odb_enter(void) {
+    struct odb_runtime *runtime = odb_enter_transfer();
+    if (runtime && __builtin_expect(odb_gather_any(&runtime->gather), 0)) odb_gather_flush(runtime);
+    return runtime;
+}
+
+static inline struct odb_runtime *odb_enter_receive(int fd) {
+    struct odb_runtime *runtime = odb_enter_transfer();
+    if (runtime && __builtin_expect(odb_gather_else_received(&runtime->gather, fd), 0)) odb_gather_flush(runtime);
+    return runtime;
+}
+
+static inline struct odb_runtime *odb_enter_send(int fd) {
+    struct odb_runtime *runtime = odb_enter_transfer();
+    if (runtime && __builtin_expect(odb_gather_else_sent(&runtime->gather, fd), 0)) odb_gather_flush(runtime);
+    return runtime;
 }
 
 /* A call that succeeds leaves errno as it was. */

@@ -50,6 +50,7 @@ static struct beginning *prepare(const pthread_attr_t *attributes) {
     struct odb_runtime *runtime = odb_enter();
     if (!runtime) return NULL;
     atomic_store(&runtime->windows.threads, true);
+    odb_gather_stop(runtime);
     return odb_fault_installed() && will_wish(attributes) ? odb_real.malloc(sizeof(struct beginning)) : NULL;
 }
 

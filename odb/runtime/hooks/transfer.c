@@ -26,25 +26,25 @@ static bool reads(struct odb_runtime *runtime, int fd, size_t size) {
 }
 
 ODB_EXPORT ssize_t read(int fd, void *buffer, size_t size) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (!reads(runtime, fd, size)) return odb_real.read(fd, buffer, size);
     return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
 ODB_EXPORT ssize_t __read_chk(int fd, void *buffer, size_t size, size_t room) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (size > room || !reads(runtime, fd, size)) return odb_real.__read_chk(fd, buffer, size, room);
     return receive(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
 ODB_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.recv(fd, buffer, size, flags);
     return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
 }
 
 ODB_EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t size, size_t room, int flags) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
         return odb_real.__recv_chk(fd, buffer, size, room, flags);
     return receive(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
@@ -67,7 +67,7 @@ static ssize_t receive_from(struct odb_runtime *runtime, int fd, void *buffer, s
 }
 
 ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *address, socklen_t *length) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     odb_given_address(runtime, address, length);
     if (!runtime || !odb_transfer_matters(runtime, fd))
         return odb_real.recvfrom(fd, buffer, size, flags, address, length);
@@ -76,7 +76,7 @@ ODB_EXPORT ssize_t recvfrom(int fd, void *buffer, size_t size, int flags, struct
 
 ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room, int flags, struct sockaddr *address,
                                   socklen_t *length) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     odb_given_address(runtime, address, length);
     if (!runtime || size > room || !odb_transfer_matters(runtime, fd))
         return odb_real.__recvfrom_chk(fd, buffer, size, room, flags, address, length);
@@ -84,14 +84,14 @@ ODB_EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t size, size_t room
 }
 
 ODB_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (!reads(runtime, fd, SIZE_MAX) || !odb_given_vector(iov, count)) return odb_real.readv(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     return ODB_KEEPING_ERRNO(odb_receive(runtime, fd, &message, 0, ODB_FILE_CALL));
 }
 
 ODB_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_receive(fd);
     if (!runtime || !odb_given_message(message)) return odb_real.recvmsg(fd, message, flags);
     odb_given_parts(runtime, message);
     bool control = message->msg_control && message->msg_controllen > 0;
@@ -162,20 +162,20 @@ ODB_EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, in
 }
 
 ODB_EXPORT ssize_t write(int fd, const void *buffer, size_t size) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_send(fd);
     if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.write(fd, buffer, size);
     return transmit(runtime, fd, buffer, size, 0, ODB_FILE_CALL);
 }
 
 ODB_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_send(fd);
     if (!runtime || !odb_transfer_matters(runtime, fd)) return odb_real.send(fd, buffer, size, flags);
     return transmit(runtime, fd, buffer, size, flags, ODB_SOCKET_CALL);
 }
 
 ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address,
                           socklen_t length) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_send(fd);
     odb_given(runtime, address, length);
     if (!runtime || !odb_transfer_matters(runtime, fd))
         return odb_real.sendto(fd, buffer, size, flags, address, length);
@@ -186,7 +186,7 @@ ODB_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags, co
 }
 
 ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_send(fd);
     if (!runtime || !odb_transfer_matters(runtime, fd) || !odb_given_vector(iov, count))
         return odb_real.writev(fd, iov, count);
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
@@ -194,7 +194,7 @@ ODB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count) {
 }
 
 ODB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_send(fd);
     if (!runtime || !odb_given_message(message)) return odb_real.sendmsg(fd, message, flags);
     odb_given_parts(runtime, message);
     int saved = errno;

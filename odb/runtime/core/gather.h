@@ -1,0 +1,98 @@
+/* gather.h: the parts of a body that a loop relays one by one to a plain TCP connection leave in one system call.
+ *
+ * A loop that relays a body takes it in parts of its buffer's size. Where the part that it sends is the one that it has just received from a stream, and the next one can be received without waiting,
+ * the part is accepted and kept here; it leaves in front of the next send on that connection. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
+ * no call meets a connection that has been given less than the program believes; a timer in the helper thread finds the program that makes no call within some milliseconds.
+ *
+ * Nothing is accepted that the socket does not surely take: its send buffer has room for twice as much. Should the kernel refuse all the same, being out of memory, and still do so after some
+ * milliseconds, the connection is reset and the program told with its next call on it.
+ *
+ * There is one place, for one connection of a program with one thread. Other threads could write to the connection where only they know the order; where there are any, and where a FILE may write to
+ * a socket, nothing is gathered.
+ *
+ * Thread and signal safety: all functions. Nobody waits long for the lock: a handler may have interrupted its holder. errno stays.
+ */
+#ifndef ODB_CORE_GATHER_H
+#define ODB_CORE_GATHER_H
+
+#include "os/lock.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+struct odb_runtime;
+
+struct odb_gather {
+    struct odb_lock lock;
+    _Atomic size_t length; /* bytes that are kept; 0: none */
+    _Atomic int fd;        /* for whom */
+    _Atomic int source;    /* the stream that they came from */
+    size_t most;           /* as much as the socket takes */
+    char *bytes;           /* mapped on first need */
+    _Atomic bool leaving;  /* what lies there is being sent in front of something else */
+    _Atomic bool closed;   /* nothing is gathered in this process */
+    bool looked;           /* at how the host is set up */
+    bool seen;             /* by the timer */
+    _Atomic int lost;      /* errno that the program is yet to be told; 0: none */
+    _Atomic int lost_fd;
+};
+
+/* Where the memory ends that the calling thread has received last, if what comes next is at hand; else null. */
+extern _Thread_local const char *odb_gather_end __attribute__((tls_model("initial-exec")));
+
+static inline bool odb_gather_any(const struct odb_gather *gather) {
+    return atomic_load_explicit(&gather->length, memory_order_relaxed) > 0;
+}
+
+/* Does a call on a descriptor that is no stream concern this file? */
+static inline bool odb_gather_matters(const struct odb_gather *gather) {
+    return odb_gather_end != NULL || odb_gather_any(gather) ||
+           atomic_load_explicit(&gather->lost, memory_order_relaxed) != 0;
+}
+
+/* Are bytes kept that a receive on `fd` does not wait for? */
+static inline bool odb_gather_else_received(const struct odb_gather *gather, int fd) {
+    return odb_gather_any(gather) && atomic_load_explicit(&gather->source, memory_order_relaxed) != fd;
+}
+
+/* Are bytes kept for another connection than `fd`? */
+static inline bool odb_gather_else_sent(const struct odb_gather *gather, int fd) {
+    return odb_gather_any(gather) && atomic_load_explicit(&gather->fd, memory_order_relaxed) != fd;
+}
+
+/* May what the calling thread relays be gathered, as far as is known beforehand? */
+bool odb_gather_may(const struct odb_runtime *runtime);
+
+/* A receive on the stream `fd` has put `got` bytes into `iov`; `more`: the next one will not have to wait. */
+void odb_gather_received(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, size_t got,
+                         bool more);
+
+/* Keeps a message to the plain connection `fd`, whole. Its length, or -1: it has to be sent, behind what is kept. */
+ssize_t odb_gather_take(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags);
+
+/* What has to leave in front of a message to `fd`, which is then sent by the caller; false: nothing. odb_gather_left() ends it. */
+bool odb_gather_leave(struct odb_runtime *runtime, int fd, struct iovec *kept);
+/* `sent` bytes of both have left, or -1 and errno. What is kept has left then, or never will. How many bytes of the message have left; -1: the message is to be sent, or errno said, by itself. */
+ssize_t odb_gather_left(struct odb_runtime *runtime, int fd, const struct iovec *kept, ssize_t sent);
+
+/* Sends what is kept. */
+void odb_gather_flush(struct odb_runtime *runtime);
+
+/* An errno that the program has to be told with this call on `fd`; 0: none. */
+int odb_gather_lost(struct odb_gather *gather, int fd);
+
+/* `fd` is about to be closed or replaced here; there may be copies of it. */
+void odb_gather_close(struct odb_runtime *runtime, int fd);
+
+/* Nothing is gathered from here on. */
+void odb_gather_stop(struct odb_runtime *runtime);
+
+/* In the helper thread, now and then: sends what was there the last time. True: there is something. */
+bool odb_gather_tick(struct odb_runtime *runtime);
+
+void odb_gather_after_fork_child(struct odb_gather *gather);
+
+#endif
