@@ -16,11 +16,8 @@
 #include <netinet/in.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
-enum {
-    SPLICE_PART = 8192,
-    SPLICE_FROM = 65536,
-    SPLICE_FROM_GATHERED = 1 << 20
-}; /* up to there copying was measured to be as cheap */
+/* Up to there copying was measured to be as cheap as splicing: part by part, and where the parts are gathered. */
+enum { SPLICE_PART = 8192, SPLICE_FROM = 65536, SPLICE_FROM_GATHERED = 262144 };
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {

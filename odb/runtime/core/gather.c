@@ -19,6 +19,7 @@
 
 enum {
     MOST = 131072, /* two segments as the kernel hands them to a device */
+    PART = 32768,  /* a larger part fills a segment well enough to be worth no copy */
     TRIES = 100000,
     REFUSED_MS = 100
 };
@@ -99,7 +100,7 @@ static size_t length_of_part(const struct odb_runtime *runtime, const struct msg
         if (message->msg_iov[i].iov_len == 0) continue;
         end = (const char *)message->msg_iov[i].iov_base + message->msg_iov[i].iov_len;
         length += message->msg_iov[i].iov_len;
-        if (length > MOST) return 0;
+        if (length > PART) return 0;
     }
     if (end != odb_gather_end) return 0;
     for (size_t i = 0; i < message->msg_iovlen; i++)
