@@ -18,6 +18,7 @@ enum {
         16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
     QUIET_TICKS = 64,
     DIRECT_SENDS = 64, /* after a rescue so many sends of the stream are not held */
+    LONE_SENDS = 8,    /* nor after so many, one after the other, that were held for nothing */
 };
 
 static _Thread_local int turning = -1; /* the epoll set that this thread last waited on */
@@ -71,6 +72,14 @@ static bool has_descriptor(const struct odb_runtime *runtime, struct odb_outbox 
     return atomic_load(&runtime->fds.slots[outbox->held.fd].stream) == stream_of(outbox);
 }
 
+/* A program that says all it has to say in one call gains nothing by waiting; the next send that is held shows whether it is still so. */
+static void judge(struct odb_held *held) {
+    if (held->sends > 1) held->lone = 0;
+    if (held->sends != 1 || ++held->lone < LONE_SENDS) return;
+    held->lone = LONE_SENDS - 1;
+    held->direct = DIRECT_SENDS;
+}
+
 /* Under out.lock. */
 static void send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
     if (outbox->stalled || odb_outbox_is_empty(outbox)) return;
@@ -79,6 +88,7 @@ static void send_held(struct odb_runtime *runtime, struct odb_outbox *outbox) {
         return;
     }
     odb_hold_push(runtime, stream_of(outbox));
+    judge(&outbox->held);
     int result = odb_outbox_flush(outbox, outbox->held.fd);
     if (result < 0 && result != -EAGAIN) outbox->error = -result;
 }
@@ -295,6 +305,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     if (!odb_outbox_prepare(outbox, wire)) return false;
     for (int i = 0; i < frames->count; i++) append(runtime, stream, frames, i);
     outbox->held.fd = holding = fd;
+    outbox->held.sends++;
     odb_count(&runtime->stats, ODB_STAT_sends_held, 1);
     list(&runtime->holds, outbox);
     arm(&runtime->holds);

@@ -32,6 +32,8 @@ struct odb_held {
     int fd; /* to send on */
     struct odb_outbox *next;
     unsigned direct; /* sends that are not to be held */
+    unsigned sends;  /* that are held */
+    unsigned lone;   /* times in a row, up to a bound, that nothing joined the one that was held */
     uint8_t last;   /* type of the last frame, if it can grow: ODB_WIRE_REAL or ODB_WIRE_VIRTUAL, else ODB_WIRE_HELLO */
     size_t last_at; /* where it begins */
     bool late;      /* its body is to be pushed before it leaves */

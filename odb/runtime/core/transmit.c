@@ -132,6 +132,7 @@ static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *strea
     if (hold && !tail && odb_hold_frames(runtime, stream, fd, frames))
         return odb_transmit_account(runtime, stream, fd, frames, SIZE_MAX);
     odb_hold_push(runtime, stream);
+    if (stream->out.held.sends > 0) stream->out.held.lone = 0;
     push_late(runtime, frames);
     ssize_t sent = send_batch(&stream->out, fd, frames, tail ? flags | MSG_MORE : flags);
     if (sent < 0) return sent;
