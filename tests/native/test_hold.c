@@ -205,6 +205,92 @@ static void next_connection_releases_the_last_one(void) {
     end();
 }
 
+/* Waiting for a second send that never comes would only keep the next tier waiting. */
+static void who_says_all_in_one_call_is_not_held_for_a_while(void) {
+    enum { TIMES = 200 };
+    int held = 0, held_in_vain = 0;
+    begin();
+    for (int i = 0; i < TIMES; i++) {
+        say("all");
+        held += held_now() > 0;
+        next_turn();
+        hear("all");
+    }
+    CHECK(held >= 8 && held < 16);
+    for (int i = 0; i < TIMES; i++) { /* and is found out when it says more */
+        say("first, ");
+        held_in_vain += held_now() == 0;
+        say("then");
+        next_turn();
+        hear("first, then");
+    }
+    CHECK(held_in_vain <= 64);
+    end();
+}
+
+/* The connection that a loop relays from, and of which it is told in its very next turn. */
+static int from, origin;
+
+static void begin_relay(void) {
+    begin();
+    world_connect(&origin, &from);
+    world_nonblocking(from);
+    world_epoll(set, EPOLL_CTL_ADD, from, EPOLLIN);
+    world_send_all(origin, "header, body", 12);
+    while (world_wait(set, events, 4, -1) < 1) {
+    }
+}
+
+static void end_relay(void) {
+    world_close(origin);
+    world_close(from);
+    end();
+}
+
+static void relay(const char *text) {
+    char bytes[16];
+    CHECK_EQ(world_recv(from, bytes, strlen(text), 0), strlen(text));
+    CHECK_MEM_EQ(bytes, text, strlen(text));
+    say(text);
+}
+
+static void what_goes_on_in_the_next_turn_leaves_with_it(void) {
+    begin_relay();
+    unsigned before = segments(client);
+    relay("header, ");
+    CHECK_EQ(world_wait(set, events, 4, 0), 1); /* there is more to relay */
+    CHECK_EQ(segments(client), before);
+    relay("body");
+    next_turn();
+    CHECK_EQ(segments(client), before + 1);
+    hear("header, body");
+    end_relay();
+}
+
+static void what_does_not_go_on_in_the_next_turn_leaves_all_the_same(void) {
+    begin_relay();
+    unsigned before = segments(client);
+    relay("header, ");
+    CHECK_EQ(world_wait(set, events, 4, 0), 1);
+    CHECK_EQ(segments(client), before);
+    CHECK(world_wait(set, events, 4, 0) >= 0); /* the loop leaves it at that */
+    CHECK_EQ(segments(client), before + 1);
+    hear("header, ");
+    end_relay();
+}
+
+/* Nobody wakes a loop for what it has been told of already. */
+static void nothing_outlasts_a_sleep(void) {
+    begin_relay();
+    unsigned before = segments(client);
+    relay("header, ");
+    world_epoll(set, EPOLL_CTL_DEL, from, 0);
+    CHECK_EQ(world_wait(set, events, 4, 0), 0);
+    CHECK_EQ(segments(client), before + 1);
+    hear("header, ");
+    end_relay();
+}
+
 static void bytes_that_are_held_are_bounded(void) {
     static uint8_t bytes[300 * 1000], got[300 * 1000];
     begin();
@@ -428,6 +514,10 @@ static const struct check_case cases[] = {
     CHECK_CASE(large_send_takes_what_is_held_along),
     CHECK_CASE(pages_that_are_relayed_in_one_turn_leave_together),
     CHECK_CASE(next_connection_releases_the_last_one),
+    CHECK_CASE(who_says_all_in_one_call_is_not_held_for_a_while),
+    CHECK_CASE(what_goes_on_in_the_next_turn_leaves_with_it),
+    CHECK_CASE(what_does_not_go_on_in_the_next_turn_leaves_all_the_same),
+    CHECK_CASE(nothing_outlasts_a_sleep),
     CHECK_CASE(bytes_that_are_held_are_bounded),
     CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
     CHECK_CASE(only_what_the_thread_waits_for_is_held),

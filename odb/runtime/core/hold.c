@@ -22,12 +22,18 @@ enum {
 };
 
 static _Thread_local int turning = -1; /* the epoll set that this thread last waited on */
+static _Thread_local bool expecting;
 static _Thread_local int holding = -1; /* the descriptor of the connection that it last held a send of in this turn */
 
 void odb_hold_turn(int set) {
     turning = set;
+    expecting = false;
     holding = -1;
     odb_gather_end = NULL;
+}
+
+void odb_hold_expect(bool more) {
+    expecting = more;
 }
 
 bool odb_hold_turns(void) {
@@ -99,13 +105,21 @@ static void put_back(struct odb_holds *holds, struct odb_outbox *outbox) {
     arm(holds);
 }
 
+enum reason { NEXT_TURN, END_OF_TURN, RESCUE };
+
 /* Whoever is at work on the outbox may be waiting for a fetch, or for room in the socket: this thread has others to look after. */
-static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool rescue) {
+static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, enum reason reason) {
     if (!odb_lock_try(&outbox->lock)) {
         put_back(&runtime->holds, outbox);
         return;
     }
-    if (rescue && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
+    if (reason == NEXT_TURN && outbox->held.expects && !outbox->held.postponed) {
+        outbox->held.postponed = true;
+        odb_lock_drop(&outbox->lock);
+        put_back(&runtime->holds, outbox);
+        return;
+    }
+    if (reason == RESCUE && !outbox->stalled && !odb_outbox_is_empty(outbox)) {
         odb_count(&runtime->stats, ODB_STAT_hold_rescues, 1);
         atomic_store_explicit(&runtime->holds.quiet, 0, memory_order_relaxed);
         outbox->held.direct = DIRECT_SENDS;
@@ -122,7 +136,7 @@ static void release(struct odb_runtime *runtime, struct odb_outbox *outbox, bool
         outbox->shared->let_go(outbox->shared, outbox);
 }
 
-static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, bool rescue) {
+static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, enum reason reason) {
     int cancelling;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling); /* with half of the list in hand */
     atomic_fetch_add(&holds->releasing, 1);
@@ -133,18 +147,27 @@ static void release_list(struct odb_runtime *runtime, struct odb_holds *holds, b
     odb_lock_drop(&holds->lock);
     for (struct odb_outbox *next; at; at = next) {
         next = at->held.next;
-        release(runtime, at, rescue);
+        release(runtime, at, reason);
     }
     atomic_fetch_sub(&holds->releasing, 1);
     pthread_setcancelstate(cancelling, NULL);
 }
 
-void odb_hold_release_all(struct odb_runtime *runtime) {
+static void release_for(struct odb_runtime *runtime, enum reason reason) {
     struct odb_holds *holds = &runtime->holds;
     int saved = errno;
     atomic_fetch_add(&holds->turns, 1);
-    release_list(runtime, holds, false);
+    release_list(runtime, holds, reason);
     errno = saved;
+}
+
+void odb_hold_release_all(struct odb_runtime *runtime) {
+    release_for(runtime, END_OF_TURN);
+}
+
+void odb_hold_release_done(struct odb_runtime *runtime) {
+    if (atomic_load_explicit(&runtime->holds.count, memory_order_relaxed) > 0) release_for(runtime, NEXT_TURN);
+    if (odb_gather_any(&runtime->gather)) odb_gather_flush(runtime);
 }
 
 void odb_hold_release_one(struct odb_runtime *runtime, int fd) {
@@ -168,7 +191,7 @@ void odb_hold_move(struct odb_runtime *runtime, int fd) {
     struct odb_outbox *outbox = &stream->out;
     if (odb_lock_try(&outbox->lock)) { /* else, and where the socket is full, the end of this turn sends it */
         outbox->held.patient = true;
-        if (outbox->held.listed) send_held(runtime, outbox);
+        if (outbox->held.listed && !outbox->held.expects) send_held(runtime, outbox);
         outbox->held.patient = false;
         odb_lock_drop(&outbox->lock);
     }
@@ -187,7 +210,7 @@ static void tick(struct odb_watch *watch, uint32_t events) {
     unsigned turns = atomic_load(&holds->turns);
     bool any = atomic_load(&holds->count) > 0;
     if (any && holds->suspect && holds->seen == turns) {
-        release_list(runtime, holds, true);
+        release_list(runtime, holds, RESCUE);
         any = atomic_load(&holds->count) > 0;
     }
     if (turns != holds->seen && atomic_load(&holds->quiet) < QUIET_TICKS * (TICK_MOST_MS / TICK_MS))
@@ -306,6 +329,7 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     for (int i = 0; i < frames->count; i++) append(runtime, stream, frames, i);
     outbox->held.fd = holding = fd;
     outbox->held.sends++;
+    outbox->held.expects = expecting;
     odb_count(&runtime->stats, ODB_STAT_sends_held, 1);
     list(&runtime->holds, outbox);
     arm(&runtime->holds);

@@ -57,8 +57,14 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
 /* Under out.lock: what has been held grows no more and is about to leave. */
 void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream);
 
+/* A receive of the calling thread on a stream has got bytes; `more`: the next one will not have to wait. What the thread sends then is likely to go on in its next turn. */
+void odb_hold_expect(bool more);
+
 /* Sends all that is held. errno stays. */
 void odb_hold_release_all(struct odb_runtime *runtime);
+
+/* The same before a turn that may begin at once: what is likely to go on then stays, for one turn. Before it sleeps the rest has to be released. */
+void odb_hold_release_done(struct odb_runtime *runtime);
 
 /* Sends what the stream of `fd` holds, if it is one. errno stays. */
 void odb_hold_release_one(struct odb_runtime *runtime, int fd);

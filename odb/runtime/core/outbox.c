@@ -19,6 +19,7 @@ void odb_outbox_forget(struct odb_outbox *outbox) {
     outbox->held.last = ODB_WIRE_HELLO;
     outbox->held.late = false;
     outbox->held.sends = 0;
+    outbox->held.expects = outbox->held.postponed = false;
 }
 
 bool odb_outbox_prepare(struct odb_outbox *outbox, size_t more) {

@@ -214,6 +214,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
     for (;;) {
         odb_in_take(stream);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
+        if (got > 0) odb_hold_expect(goes_on(&stream->in, flags));
         if (got > 0) odb_gather_received(runtime, fd, iov, count, done + (size_t)got, goes_on(&stream->in, flags));
         if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
         if (got < 0 && got != -EAGAIN && got != -EFAULT && done > 0)

@@ -159,6 +159,7 @@ static int look(struct odb_runtime *runtime, int set, struct epoll_event *events
     static const struct timespec at_once = {0, 0};
     struct odb_interest owners[OWED_BATCH];
     int injected = share > 0 ? inject(runtime, set, events, owners, share) : 0;
+    if (injected == 0) odb_hold_release(runtime);
     *reported = injected == room ? 0
                                  : wait_kernel(set, events + injected, room - injected,
                                                injected > 0 || share == 0 ? &at_once : left, mask);
@@ -186,12 +187,13 @@ static bool is_uneventful(const struct odb_runtime *runtime) {
 int odb_epoll_wait(struct odb_runtime *runtime, int set, struct epoll_event *events, int room,
                    const struct timespec *timeout, const sigset_t *mask) {
     const struct timespec *left = timeout;
-    odb_hold_release(runtime);
+    odb_hold_release_done(runtime);
     odb_hold_turn(set);
     struct timespec rest;
     bool shared = atomic_load_explicit(&runtime->windows.threads, memory_order_relaxed);
-    if (room <= 0) return odb_real.epoll_pwait(set, events, room, 0, mask);
-    if (is_uneventful(runtime)) return wait_kernel(set, events, room, timeout, mask);
+    bool plain = room <= 0 || is_uneventful(runtime);
+    if (plain) odb_hold_release(runtime);
+    if (plain) return wait_kernel(set, events, room, timeout, mask);
     struct odb_deadline deadline = odb_deadline_in(timeout);
     for (;;) {
         int reported;
