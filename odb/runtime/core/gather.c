@@ -20,8 +20,8 @@
 enum {
     MOST = 131072, /* two segments as the kernel hands them to a device */
     PART = 32768,  /* a larger part fills a segment well enough to be worth no copy */
-    TRIES = 100000,
-    REFUSED_MS = 100
+    REFUSED_MS = 100,
+    PATIENCE_MS = 2000
 };
 
 #define LOWAT_OF_HOST "/proc/sys/net/ipv4/tcp_notsent_lowat"
@@ -46,12 +46,11 @@ void odb_gather_received(struct odb_runtime *runtime, int fd, const struct iovec
     }
 }
 
-/* Its holder is the helper thread in a call that does not wait, or was interrupted by this very thread. */
+/* Its holder is the helper thread, which needs REFUSED_MS at most, or was interrupted by this very thread. */
 static bool take_lock(struct odb_lock *lock) {
-    for (int tries = 0; tries < TRIES; tries++) {
+    if (odb_lock_try(lock)) return true;
+    for (uint64_t until = odb_clock_ms() + PATIENCE_MS; odb_clock_ms() < until; sched_yield())
         if (odb_lock_try(lock)) return true;
-        sched_yield();
-    }
     return false;
 }
 
@@ -202,8 +201,9 @@ void odb_gather_flush(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
     if (odb_gather_any(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
-        size_t length = atomic_exchange(&gather->length, 0);
+        size_t length = atomic_load(&gather->length);
         if (length > 0) send_whole(runtime, atomic_load(&gather->fd), gather->bytes, length);
+        atomic_store(&gather->length, 0); /* only now: whoever sends on the connection meanwhile waits for the lock */
         odb_lock_drop(&gather->lock);
     }
     errno = saved;

@@ -117,7 +117,7 @@ static ssize_t send_behind(struct odb_runtime *runtime, int fd, const struct msg
     struct msghdr both = *message;
     errno = 0;
     if (odb_gather_else_sent(&runtime->gather, fd) || message->msg_iovlen > BEHIND || message->msg_namelen > 0 ||
-        message->msg_controllen > 0)
+        message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))
         odb_gather_flush(runtime);
     else if (odb_gather_leave(runtime, fd, iov)) {
         memcpy(iov + 1, message->msg_iov, message->msg_iovlen * sizeof *iov);
