@@ -38,8 +38,9 @@ _GROWS = {
 }
 """The ODB counters that must grow on a tier when bodies pass it; the key is the role without its number."""
 
-_MAY_IDLE = ("capture", "virtual_min", "memory_min", "mode")
-"""Options with which ODB may have nothing to do for a body; what they switch off is then no failure."""
+_MAY_IDLE = ("capture", "virtual_min", "memory_min", "delivery", "mode")
+"""Options with which ODB may have nothing to do for a body on some tier; what they switch off is then no failure. An
+intermediary that fetches what it receives sends it on in parts that are too small to become payloads."""
 _WRK_WARMUP_SECONDS = 1.0
 
 Counters = Mapping[str, Mapping[str, int]]

@@ -1,5 +1,7 @@
 """ODB counts as proven on or off by its counters alone, on every tier."""
 
+import dataclasses
+
 import pytest
 
 from testbed.errors import ServingError
@@ -46,6 +48,17 @@ def test_odb_may_be_idle_but_not_absent_where_bodies_need_not_become_payloads() 
     check_odb(ODB, ACTIVE, ABSENT, may_idle=True)
     with pytest.raises(ServingError, match="the servers on be publish no ODB counters"):
         check_odb(ODB, {**ACTIVE, "be": {}}, ABSENT, may_idle=True)
+
+
+@pytest.mark.parametrize(("option", "idles"), [("delivery", True), ("capture", True), ("hold", False)])
+def test_odb_may_be_idle_where_an_option_leaves_it_nothing_to_do(option: str, idles: bool) -> None:
+    variant = dataclasses.replace(ODB, options={option: "fetch"})
+    growth = {**ACTIVE, "fe": {}}
+    if idles:
+        check_odb(variant, ACTIVE, growth)
+        return
+    with pytest.raises(ServingError, match="idle in variant odb: spans_received did not grow"):
+        check_odb(variant, ACTIVE, growth)
 
 
 def test_a_library_in_vanilla_is_found() -> None:
