@@ -38,9 +38,11 @@ _GROWS = {
 }
 """The ODB counters that must grow on a tier when bodies pass it; the key is the role without its number."""
 
-_MAY_IDLE = ("capture", "virtual_min", "memory_min", "delivery", "mode")
-"""Options with which ODB may have nothing to do for a body on some tier; what they switch off is then no failure. An
-intermediary that fetches what it receives sends it on in parts that are too small to become payloads."""
+_MAY_IDLE = ("capture", "virtual_min", "memory_min", "mode")
+"""Options with which ODB may have nothing to do for a body; what they switch off is then no failure."""
+_MAY_IDLE_ON = {"fe": (*_MAY_IDLE, "delivery")}
+"""The same for single tiers. An intermediary that fetches what it receives sends it to the FE in parts that are too
+small to become payloads; itself and the BE have as much to do as ever."""
 _WRK_WARMUP_SECONDS = 1.0
 
 Counters = Mapping[str, Mapping[str, int]]
@@ -153,7 +155,7 @@ def check_odb(variant: VariantUse, present: Counters, growth: Counters, *, may_i
                 f"verification failed: the servers on {role} publish no ODB counters in variant {variant.label}",
                 "the library is off or does not fit this version: run 'make setup', then see 'odb doctor'",
             )
-        if may_idle or any(name in variant.options for name in _MAY_IDLE):
+        if may_idle or any(name in variant.options for name in _MAY_IDLE_ON.get(role, _MAY_IDLE)):
             continue
         idle = [name for name in _GROWS[role.rstrip("0123456789")] if not growth[role].get(name)]
         if variant.odb and idle:
