@@ -40,9 +40,9 @@ _GROWS = {
 
 _MAY_IDLE = ("capture", "virtual_min", "memory_min", "mode")
 """Options with which ODB may have nothing to do for a body; what they switch off is then no failure."""
-_MAY_IDLE_ON = {"fe": (*_MAY_IDLE, "delivery")}
-"""The same for single tiers. An intermediary that fetches what it receives sends it to the FE in parts that are too
-small to become payloads; itself and the BE have as much to do as ever."""
+_MAY_REST = {"delivery": {("is", "spans_sent"), ("fe", "spans_received")}}
+"""The same for single counters. An intermediary that fetches what it receives sends it on in parts that are too small
+to become payloads; that the BE announces and the intermediary receives is still asked for."""
 _WRK_WARMUP_SECONDS = 1.0
 
 Counters = Mapping[str, Mapping[str, int]]
@@ -155,9 +155,11 @@ def check_odb(variant: VariantUse, present: Counters, growth: Counters, *, may_i
                 f"verification failed: the servers on {role} publish no ODB counters in variant {variant.label}",
                 "the library is off or does not fit this version: run 'make setup', then see 'odb doctor'",
             )
-        if may_idle or any(name in variant.options for name in _MAY_IDLE_ON.get(role, _MAY_IDLE)):
+        if may_idle or any(name in variant.options for name in _MAY_IDLE):
             continue
-        idle = [name for name in _GROWS[role.rstrip("0123456789")] if not growth[role].get(name)]
+        kind = role.rstrip("0123456789")
+        resting = set().union(*(_MAY_REST.get(option, set()) for option in variant.options))
+        idle = [name for name in _GROWS[kind] if not growth[role].get(name) and (kind, name) not in resting]
         if variant.odb and idle:
             raise ServingError(
                 f"verification failed: ODB is loaded on {role} but idle in variant {variant.label}: "

@@ -55,6 +55,11 @@ def test_odb_may_be_idle_where_an_option_leaves_it_nothing_to_do(option: str, ro
     check_odb(dataclasses.replace(ODB, options={option: "fetch"}), ACTIVE, {**ACTIVE, role: {}})
 
 
+def test_an_intermediary_that_fetches_may_send_real_bytes() -> None:
+    variant = dataclasses.replace(ODB, options={"delivery": "fetch"})
+    check_odb(variant, ACTIVE, {**ACTIVE, "is1": {"spans_received": 3}, "fe": {}})
+
+
 @pytest.mark.parametrize(("option", "role"), [("delivery", "is1"), ("delivery", "be"), ("hold", "fe")])
 def test_odb_may_not_be_idle_elsewhere(option: str, role: str) -> None:
     with pytest.raises(ServingError, match=f"loaded on {role} but idle in variant odb"):
