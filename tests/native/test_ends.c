@@ -71,12 +71,13 @@ static unsigned hint_after_bodies(const char *strategy, size_t offset) {
 static void buffers_within_pages_make_a_process_ask_for_real_bytes(void) {
     CHECK_EQ(hint_after_bodies("dynamic", 700), ODB_WIRE_HINT_REAL);
     CHECK_EQ(hint_after_bodies("anticipated", 700), ODB_WIRE_HINT_REAL);
+    CHECK_EQ(hint_after_bodies("direct", 700), ODB_WIRE_HINT_REAL);
 }
 
 static void whole_pages_and_the_original_leave_it_at_descriptors(void) {
     CHECK(hint_after_bodies("dynamic", 0) != ODB_WIRE_HINT_REAL);
     CHECK(hint_after_bodies("anticipated", 0) != ODB_WIRE_HINT_REAL);
-    CHECK(hint_after_bodies("direct", 700) != ODB_WIRE_HINT_REAL);
+    CHECK(hint_after_bodies("direct", 0) != ODB_WIRE_HINT_REAL);
     world_set("delivery", "window");
     CHECK(hint_after_bodies("dynamic", 700) != ODB_WIRE_HINT_REAL);
     world_set("delivery", "learn");

@@ -8,6 +8,7 @@
 #include "os/real.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/timerfd.h>
@@ -18,15 +19,18 @@ enum {
         16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
     QUIET_TICKS = 64,
     DIRECT_SENDS = 64, /* after a rescue so many sends of the stream are not held */
+    SERIES = 64,       /* bodies, after one that more was sent behind */
     LONE_SENDS = 8,    /* nor after so many, one after the other, that were held for nothing */
 };
 
-static _Thread_local int turning = -1; /* the epoll set that this thread last waited on */
+static _Thread_local int turning = -1;  /* the epoll set that this thread last waited on */
+static _Thread_local unsigned turn = 1; /* number of its present turn */
 static _Thread_local bool expecting;
 static _Thread_local int holding = -1; /* the descriptor of the connection that it last held a send of in this turn */
 
 void odb_hold_turn(int set) {
     turning = set;
+    turn = turn == UINT_MAX ? 1 : turn + 1;
     expecting = false;
     holding = -1;
     odb_gather_end = NULL;
@@ -334,6 +338,19 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
     list(&runtime->holds, outbox);
     arm(&runtime->holds);
     return true;
+}
+
+void odb_hold_announce(struct odb_runtime *runtime, struct odb_stream *stream) {
+    struct odb_held *held = &stream->out.held;
+    if (held->announced == turn) held->series = SERIES;
+    held->announced = turn;
+    if (held->series > 0) {
+        held->series--;
+        return;
+    }
+    held->patient = true;
+    send_held(runtime, &stream->out);
+    held->patient = false;
 }
 
 /* Under out.lock. */

@@ -57,6 +57,10 @@ bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int
 /* Under out.lock: what has been held grows no more and is about to leave. */
 void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream);
 
+/* Under out.lock, when frames have just been held and their bodies are about to be pushed to somebody further on: what is held leaves first, so that the next tier is at work while the body is
+ * written. Not where more was sent in the same turn of late: that had better leave together. */
+void odb_hold_announce(struct odb_runtime *runtime, struct odb_stream *stream);
+
 /* A receive of the calling thread on a stream has got bytes; `more`: the next one will not have to wait. What the thread sends then is likely to go on in its next turn. */
 void odb_hold_expect(bool more);
 

@@ -37,9 +37,11 @@ struct odb_held {
     uint8_t last;   /* type of the last frame, if it can grow: ODB_WIRE_REAL or ODB_WIRE_VIRTUAL, else ODB_WIRE_HELLO */
     size_t last_at; /* where it begins */
     bool late;      /* its body is to be pushed before it leaves */
-    bool expects;   /* the last of it was sent while more was at hand of what the program relays */
-    bool postponed; /* for that it has outlasted a turn */
-    bool patient;   /* whoever flushes comes back: it must not wait for the socket */
+    unsigned announced;   /* the turn in which it last left before the body of which it tells */
+    unsigned series;      /* bodies that are not to be announced so, because one was followed by more in its turn */
+    bool expects;         /* the last of it was sent while more was at hand of what the program relays */
+    bool postponed;       /* for that it has outlasted a turn */
+    bool patient;         /* whoever flushes comes back: it must not wait for the socket */
     uint64_t consumer;    /* to whom */
     struct odb_span span; /* what it stands for */
 };

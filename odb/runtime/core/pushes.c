@@ -1,6 +1,7 @@
 /* pushes.c: whom to push to, on which channel, and the writing itself. */
 #include "core/pushes.h"
 
+#include "core/rules.h"
 #include "os/clock.h"
 #include "os/real.h"
 
@@ -102,6 +103,10 @@ struct odb_push *odb_pushes_take(struct odb_pushes *pushes, uint64_t id, uint64_
     return push;
 }
 
+bool odb_push_goes_to(const struct odb_push *push, const uint8_t address[16]) {
+    return memcmp(push->consumer->address, address, sizeof push->consumer->address) == 0;
+}
+
 void odb_pushes_give_back(struct odb_pushes *pushes, struct odb_push *push) {
     odb_lock_take(&pushes->lock);
     put_last(push);
@@ -159,12 +164,17 @@ void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const str
     errno = saved;
 }
 
-static struct odb_push_consumer *find_or_make(struct odb_pushes *pushes, uint64_t id) {
+static struct odb_push_consumer *find_or_make(struct odb_pushes *pushes, uint64_t id, int channel) {
     struct odb_push_consumer *consumer = find(pushes, id);
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof peer;
+    uint16_t port;
     if (consumer) return consumer;
     consumer = find(pushes, 0);
     if (!consumer) return NULL;
     *consumer = (struct odb_push_consumer){.id = id};
+    if (getpeername(channel, (struct sockaddr *)&peer, &size) == 0)
+        odb_address_from((struct sockaddr *)&peer, consumer->address, &port);
     atomic_fetch_add(&pushes->consumers, 1);
     return consumer;
 }
@@ -192,7 +202,7 @@ static void judge(struct odb_push_consumer *consumer, uint64_t passed, uint64_t 
 /* Under the lock. */
 static bool attach(struct odb_pushes *pushes, struct odb_push *push, struct odb_watch *watch,
                    const struct odb_wire_push *message) {
-    struct odb_push_consumer *consumer = find_or_make(pushes, message->consumer);
+    struct odb_push_consumer *consumer = find_or_make(pushes, message->consumer, watch->fd);
     if (!consumer || consumer->channels >= ODB_PUSH_CHANNELS) return false;
     *push = (struct odb_push){.consumer = consumer,
                               .watch = watch,

@@ -47,7 +47,8 @@ struct odb_push {
 };
 
 struct odb_push_consumer {
-    uint64_t id; /* 0: unused */
+    uint64_t id;         /* 0: unused */
+    uint8_t address[16]; /* where its first channel came from; all zero: not known */
     struct odb_push *first, *last;
     uint32_t channels;
     uint64_t passed, skipped; /* bytes, halved now and then: recent behaviour */
@@ -82,6 +83,8 @@ bool odb_pushes_knows(struct odb_pushes *pushes, uint64_t consumer);
 struct odb_push *odb_pushes_take(struct odb_pushes *pushes, uint64_t consumer, uint64_t length);
 /* Writes the span's bytes (as many as were asked for in take). `looked`: the caller knows that a file is still what was announced. */
 void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const struct odb_span *span, bool looked);
+/* Does this consumer live at `address`? */
+bool odb_push_goes_to(const struct odb_push *push, const uint8_t address[16]);
 /* Nothing was announced after all. */
 void odb_pushes_give_back(struct odb_pushes *pushes, struct odb_push *push);
 /* The application has changed what SIGPIPE does. */

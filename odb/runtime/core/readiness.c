@@ -80,7 +80,7 @@ size_t odb_stream_available(struct odb_runtime *runtime, struct odb_stream *stre
     struct odb_inbox *in = &stream->in;
     size_t available = 0;
     odb_in_take(stream);
-    if (odb_inbox_awaited(in) == 0) odb_inbox_advance(runtime, stream, fd);
+    if (odb_inbox_awaited(in) == 0 && !is_left_to_kernel(in)) odb_inbox_advance(runtime, stream, fd);
     odb_inbox_join_bytes(runtime, stream);
     if (!counts_in_kernel(in, fd, &available)) {
         odb_inbox_advance(runtime, stream, fd);

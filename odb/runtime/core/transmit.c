@@ -50,14 +50,27 @@ static void said(struct odb_stream *stream, const struct odb_frame *frame) {
     }
 }
 
-/* Bodies go before their descriptors, so that the consumer need not wait for what it has been told of. A descriptor that then does not leave costs bytes that the
- * consumer skips. */
-static void push(struct odb_runtime *runtime, struct odb_frames *frames) {
-    for (int i = 0; i < frames->count; i++) {
+/* The bodies of frames that begin within the first `sent` bytes of the batch. */
+static void push(struct odb_runtime *runtime, struct odb_frames *frames, size_t sent) {
+    size_t at = 0;
+    for (int i = 0; i < frames->count && at < sent; i++) {
         struct odb_frame *frame = &frames->frame[i];
         if (frame->push) odb_pushes_send(&runtime->origin.pushes, frame->push, &frame->body, !frame->read);
         frame->push = NULL;
+        at += frame->wire;
     }
+}
+
+/* Bodies go before their descriptors where the peer is the consumer, so that it need not wait for what it has been told of; a descriptor that then does not leave costs
+ * bytes that the consumer skips. Where there are others between, which need longer to pass the descriptors on than the body takes, it is the other way round. */
+static bool goes_past_peer(const struct odb_stream *stream, const struct odb_frames *frames) {
+    bool any = false;
+    for (int i = 0; i < frames->count; i++) {
+        const struct odb_push *push = frames->frame[i].push;
+        if (push && odb_push_goes_to(push, stream->peer)) return false;
+        any |= push != NULL;
+    }
+    return any;
 }
 
 /* The same for those that were to be held, and are not. */
@@ -127,15 +140,19 @@ static ssize_t send_batch(struct odb_outbox *out, int fd, const struct odb_frame
 /* Under the lock. */
 static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
                            int flags, bool hold) {
-    push(runtime, frames);
-    bool tail = frames->tail.length > 0;
-    if (hold && !tail && odb_hold_frames(runtime, stream, fd, frames))
+    bool tail = frames->tail.length > 0, announce = !tail && hold && goes_past_peer(stream, frames);
+    if (!announce) push(runtime, frames, SIZE_MAX);
+    if (hold && !tail && odb_hold_frames(runtime, stream, fd, frames)) {
+        if (announce) odb_hold_announce(runtime, stream);
+        push(runtime, frames, SIZE_MAX);
         return odb_transmit_account(runtime, stream, fd, frames, SIZE_MAX);
+    }
     odb_hold_push(runtime, stream);
     if (stream->out.held.sends > 0) stream->out.held.lone = 0;
     push_late(runtime, frames);
     ssize_t sent = send_batch(&stream->out, fd, frames, tail ? flags | MSG_MORE : flags);
     if (sent < 0) return sent;
+    push(runtime, frames, (size_t)sent);
     return tail ? odb_transmit_tail(runtime, stream, fd, frames, (size_t)sent)
                 : odb_transmit_account(runtime, stream, fd, frames, (size_t)sent);
 }
@@ -148,11 +165,11 @@ static int make_way(struct odb_stream *stream, int fd) {
     return stream->out.stalled ? odb_outbox_flush(&stream->out, fd) : 0;
 }
 
-/* Spans that this peer sends are of no use here, or cost more questions than they save bytes. (By `direct` the consumer has no questions to ask, and keeps its spans.) */
+/* Spans that this peer sends are of no use here, or cost more questions than they save bytes. (A consumer to which they are pushed has no questions to ask.) */
 static bool wants_real(struct odb_runtime *runtime, const struct odb_stream *stream) {
     struct odb_unreachable *spoilt = &runtime->spoilt_peers;
     const struct odb_options *options = &runtime->options;
-    bool learns = options->delivery == ODB_DELIVERY_LEARN && options->strategy != ODB_STRATEGY_DIRECT;
+    bool learns = options->delivery == ODB_DELIVERY_LEARN;
     if (learns && odb_delivery_wants_real(&runtime->windows.asked)) return true;
     return odb_unreachable_any(spoilt) && odb_unreachable_has(spoilt, stream->peer, stream->peer_port, odb_clock_ms());
 }
