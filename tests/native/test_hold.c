@@ -305,6 +305,19 @@ static void bytes_that_are_held_are_bounded(void) {
     end();
 }
 
+/* Also when the rescuer has had nothing to do for so long that it hardly looks any more; from then on it looks often again. */
+static void late_rescue_is_bounded_and_makes_the_next_one_early(void) {
+    begin();
+    struct pollfd there = {.fd = server, .events = POLLIN};
+    atomic_store(&world.holds.quiet, 1000);
+    atomic_store(&world.holds.ticking, false);
+    say("nobody waits");
+    REQUIRE(odb_real.poll(&there, 1, 5000) == 1);
+    hear("nobody waits");
+    CHECK(atomic_load(&world.holds.quiet) <= 1);
+    end();
+}
+
 static void loop_that_does_not_turn_is_rescued_and_not_held_for_a_while(void) {
     begin();
     struct pollfd there = {.fd = server, .events = POLLIN};
@@ -528,6 +541,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(full_socket_stops_the_sender_and_tells_of_room),
     CHECK_CASE(options_about_waiting_are_the_runtimes),
     /* The last one that holds: it lets the timer go. */
+    CHECK_CASE(late_rescue_is_bounded_and_makes_the_next_one_early),
     CHECK_CASE(loop_that_does_not_turn_is_rescued_and_not_held_for_a_while),
     CHECK_CASE(nothing_is_left_behind),
 };

@@ -252,7 +252,10 @@ bool odb_gather_tick(struct odb_runtime *runtime) {
         bool due = gather->seen;
         gather->seen = true;
         odb_lock_drop(&gather->lock);
-        if (due) odb_gather_flush(runtime);
+        if (due) {
+            atomic_store_explicit(&runtime->holds.quiet, 0, memory_order_relaxed);
+            odb_gather_flush(runtime);
+        }
     }
     return odb_gather_any(gather);
 }

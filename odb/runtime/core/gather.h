@@ -2,7 +2,7 @@
  *
  * A loop that relays a body takes it in parts of its buffer's size. Where the part that it sends is the one that it has just received from a stream, and the next one can be received without waiting,
  * the part is accepted and kept here; it leaves in front of the next send on that connection. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
- * no call meets a connection that has been given less than the program believes; a timer in the helper thread finds the program that makes no call within some milliseconds.
+ * no call meets a connection that has been given less than the program believes; a timer in the helper thread (that of core/hold.h) finds the program that makes no call.
  *
  * Nothing is accepted that the socket does not surely take: its send buffer has room for twice as much. Should the kernel refuse all the same, being out of memory, and still do so after some
  * milliseconds, the connection is reset and the program told with its next call on it.

@@ -16,8 +16,8 @@
 enum {
     TICK_MS = 4,
     TICK_MOST_MS =
-        16, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
-    QUIET_TICKS = 64,
+        64, /* where many ticks have found nothing to rescue: each costs a turning loop two changes of thread */
+    QUIET_TICKS = 8,   /* of these, until they come rarer by TICK_MS */
     DIRECT_SENDS = 64, /* after a rescue so many sends of the stream are not held */
     SERIES = 64,       /* bodies, after one that more was sent behind */
     LONE_SENDS = 8,    /* nor after so many, one after the other, that were held for nothing */

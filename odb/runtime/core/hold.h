@@ -1,7 +1,7 @@
 /* hold.h: small sends on framed streams wait for each other until the program next waits, so that a turn of an event loop costs one system call per connection.
  *
  * What is held lies in the stream's outbox, in front of everything that is sent later. Only a thread that turns a loop holds, for descriptors registered in the epoll set that it
- * last waited on, because it will be back there soon, and only for one of them at a time: turning to the next connection releases the last one, so that tiers work side by side. Any wait, a receive on a stream that blocks, close, shutdown, fork, exec and the end of the process release first. A timer in the helper thread finds what all this has missed within some milliseconds.
+ * last waited on, because it will be back there soon, and only for one of them at a time: turning to the next connection releases the last one, so that tiers work side by side. Any wait, a receive on a stream that blocks, close, shutdown, fork, exec and the end of the process release first. A timer in the helper thread finds what all this has missed within some milliseconds, or a tenth of a second where it has found nothing for long.
  * A large send goes out at once, behind what is held, in the same system call.
  *
  * Thread safety: all functions. Locks: out.lock, then the list's own; the latter is held for list work only.
