@@ -108,7 +108,7 @@ def check_bypass(middle: dict[str, int], *, touched: float = 0.0) -> None:
 
 
 def check_learnt(middle: dict[str, int]) -> None:
-    """Its buffers begin anywhere in a page: spans were tried, and given up for real bytes unless few ends had to be asked for."""
+    """Its buffers begin anywhere in a page: spans were tried, and given up unless few ends had to be asked for."""
     spans = middle["span_bytes_received"]
     assert spans > 0
     assert middle["real_bytes_received"] > spans or middle["edge_fetches"] * 65536 <= spans
