@@ -8,8 +8,6 @@
 #include "support/world.h"
 
 #include <errno.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -97,13 +95,6 @@ static void end(void) {
     world_close(set);
 }
 
-static unsigned segments(void) {
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    REQUIRE(odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
-    return info.tcpi_data_segs_out;
-}
-
 static void send_header(void) {
     CHECK_EQ(world_send(fd, "header", 6, 0), 6);
 }
@@ -120,28 +111,28 @@ static void send_body(int which) {
 static void descriptor_leaves_before_its_body_where_the_consumer_is_further_on(void) {
     begin(true);
     int before = arrived();
-    unsigned sent = segments();
+    unsigned sent = world_segments(fd);
     send_header();
     CHECK_EQ(arrived(), before);
     send_body(0);
     CHECK(heard_of_last > before);
-    CHECK_EQ(segments(), sent + 1); /* header and descriptor together */
+    CHECK_EQ(world_segments(fd), sent + 1); /* header and descriptor together */
     next_turn();
-    CHECK_EQ(segments(), sent + 1);
+    CHECK_EQ(world_segments(fd), sent + 1);
     end();
 }
 
 static void body_goes_first_where_the_peer_is_the_consumer(void) {
     begin(false);
     int before = arrived();
-    unsigned sent = segments();
+    unsigned sent = world_segments(fd);
     send_header();
     send_body(0);
     CHECK_EQ(heard_of_last, before);
     CHECK_EQ(arrived(), before);
     next_turn();
     CHECK(arrived() > before);
-    CHECK_EQ(segments(), sent + 1);
+    CHECK_EQ(world_segments(fd), sent + 1);
     end();
 }
 
@@ -150,14 +141,14 @@ static void what_comes_in_several_bodies_is_announced_together(void) {
     send_body(0);
     send_body(1); /* in the same turn: such a sender it is */
     next_turn();
-    unsigned sent = segments();
+    unsigned sent = world_segments(fd);
     int before = arrived();
     send_header();
     send_body(0);
     send_body(1);
     CHECK_EQ(heard_of_last, before);
     next_turn();
-    CHECK_EQ(segments(), sent + 1);
+    CHECK_EQ(world_segments(fd), sent + 1);
     end();
 }
 

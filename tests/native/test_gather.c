@@ -83,25 +83,18 @@ static void arrives(size_t length) {
     CHECK(odb_real.recv(far, got, 1, MSG_DONTWAIT) < 0);
 }
 
-static unsigned segments(void) {
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    REQUIRE(odb_real.getsockopt(out, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
-    return info.tcpi_data_segs_out;
-}
-
 static size_t kept(void) {
     return atomic_load(&world.gather.length);
 }
 
 static void parts_leave_together(void) {
     begin();
-    unsigned before = segments();
+    unsigned before = world_segments(out);
     for (int part = 0; part < PARTS; part++) {
         relay(part);
         CHECK_EQ(kept(), part + 1 < PARTS ? (size_t)(part + 1) * PART : 0);
     }
-    CHECK_EQ(segments(), before + 1);
+    CHECK_EQ(world_segments(out), before + 1);
     CHECK_EQ(world_count(ODB_STAT_sends_gathered), PARTS - 1);
     CHECK_EQ(kept(), 0);
     arrives(sizeof sent);
@@ -173,10 +166,10 @@ static void other_bytes_on_the_connection_go_behind(void) {
     char got[PART + 1];
     begin();
     relay(0);
-    unsigned before = segments();
+    unsigned before = world_segments(out);
     CHECK_EQ(world_send(out, "x", 1, MSG_NOSIGNAL), 1);
     CHECK_EQ(kept(), 0);
-    CHECK_EQ(segments(), before + 1);
+    CHECK_EQ(world_segments(out), before + 1);
     REQUIRE(odb_real.recv(far, got, sizeof got, MSG_WAITALL) == (ssize_t)sizeof got);
     CHECK_MEM_EQ(got, sent, PART);
     CHECK_EQ(got[PART], 'x');

@@ -50,14 +50,6 @@ static void next_turn(void) {
     CHECK_EQ(world_wait(set, events, 4, 0), 0);
 }
 
-/* Segments with bytes that a socket has sent. */
-static unsigned segments(int fd) {
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    REQUIRE(odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
-    return info.tcpi_data_segs_out;
-}
-
 static void say(const char *text) {
     CHECK_EQ(world_send(client, text, strlen(text), 0), strlen(text));
 }
@@ -78,14 +70,14 @@ static size_t held_now(void) {
 
 static void sends_of_a_turn_leave_as_one_segment_with_the_next_wait(void) {
     begin();
-    unsigned before = segments(client);
+    unsigned before = world_segments(client);
     say("header, ");
     say("a little more, ");
     say("and an end");
-    CHECK_EQ(segments(client), before);
+    CHECK_EQ(world_segments(client), before);
     CHECK_EQ(held_now(), ODB_WIRE_HEADER_SIZE + strlen("header, a little more, and an end")); /* one frame */
     next_turn();
-    CHECK_EQ(segments(client), before + 1);
+    CHECK_EQ(world_segments(client), before + 1);
     CHECK_EQ(world_count(ODB_STAT_sends_held), 3);
     hear("header, a little more, and an end");
     end();
@@ -256,25 +248,25 @@ static void relay(const char *text) {
 
 static void what_goes_on_in_the_next_turn_leaves_with_it(void) {
     begin_relay();
-    unsigned before = segments(client);
+    unsigned before = world_segments(client);
     relay("header, ");
     CHECK_EQ(world_wait(set, events, 4, 0), 1); /* there is more to relay */
-    CHECK_EQ(segments(client), before);
+    CHECK_EQ(world_segments(client), before);
     relay("body");
     next_turn();
-    CHECK_EQ(segments(client), before + 1);
+    CHECK_EQ(world_segments(client), before + 1);
     hear("header, body");
     end_relay();
 }
 
 static void what_does_not_go_on_in_the_next_turn_leaves_all_the_same(void) {
     begin_relay();
-    unsigned before = segments(client);
+    unsigned before = world_segments(client);
     relay("header, ");
     CHECK_EQ(world_wait(set, events, 4, 0), 1);
-    CHECK_EQ(segments(client), before);
+    CHECK_EQ(world_segments(client), before);
     CHECK(world_wait(set, events, 4, 0) >= 0); /* the loop leaves it at that */
-    CHECK_EQ(segments(client), before + 1);
+    CHECK_EQ(world_segments(client), before + 1);
     hear("header, ");
     end_relay();
 }
@@ -282,11 +274,11 @@ static void what_does_not_go_on_in_the_next_turn_leaves_all_the_same(void) {
 /* Nobody wakes a loop for what it has been told of already. */
 static void nothing_outlasts_a_sleep(void) {
     begin_relay();
-    unsigned before = segments(client);
+    unsigned before = world_segments(client);
     relay("header, ");
     world_epoll(set, EPOLL_CTL_DEL, from, 0);
     CHECK_EQ(world_wait(set, events, 4, 0), 0);
-    CHECK_EQ(segments(client), before + 1);
+    CHECK_EQ(world_segments(client), before + 1);
     hear("header, ");
     end_relay();
 }
@@ -348,14 +340,14 @@ static void whatever_else_a_thread_turns_to_comes_after_what_it_holds(void) {
     struct timespec at_once = {0, 0};
     for (int way = 0; way < 4; way++) {
         begin();
-        unsigned before = segments(client);
+        unsigned before = world_segments(client);
         say("word");
-        CHECK_EQ(segments(client), before);
+        CHECK_EQ(world_segments(client), before);
         if (way == 0) CHECK_EQ(odb_poll(&world, &entry, 1, &at_once, NULL), 0);
         if (way == 1) CHECK_EQ(odb_select(&world, 0, NULL, NULL, NULL, &at_once, NULL, NULL), 0);
         if (way == 2) odb_runtime_drain(&world);
         if (way == 3) CHECK_EQ(odb_shutdown(&world, client, SHUT_WR), 0);
-        CHECK_EQ(segments(client), before + 1);
+        CHECK_EQ(world_segments(client), before + 1);
         hear("word");
         if (way == 3) CHECK_EQ(world_recv(server, &byte, 1, 0), 0);
         if (way == 3) CHECK(world_send(client, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);

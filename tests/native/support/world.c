@@ -12,8 +12,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 
 enum { WATCHDOG_SECONDS = 90 };
 
@@ -99,6 +99,13 @@ struct odb_stream *world_stream(int fd) {
     REQUIRE(stream != NULL);
     odb_fdtable_let_go(&world.fds, stream);
     return stream;
+}
+
+unsigned world_segments(int fd) {
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+    REQUIRE(odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
+    return info.tcpi_data_segs_out;
 }
 
 ssize_t world_send(int fd, const void *bytes, size_t length, int flags) {

@@ -23,6 +23,7 @@ void world_raw_server(int *client, int *raw);
 void world_nonblocking(int fd);
 void world_close(int fd);
 struct odb_stream *world_stream(int fd); /* borrowed */
+unsigned world_segments(int fd);         /* with bytes, that a TCP socket has sent */
 
 /* Application calls. Results and errno of the calls they stand for. */
 ssize_t world_send(int fd, const void *bytes, size_t length, int flags);
