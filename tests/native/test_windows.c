@@ -7,6 +7,7 @@
 #include "support/world.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 #define P ((size_t)ODB_PAGE)
@@ -348,6 +349,49 @@ static void lack_of_mappings_while_opening_loses_nothing(void) {
     end(pages);
 }
 
+/* Is the open range a mapping of its own, neither part of a larger one nor several? */
+static bool stands_alone(const void *start, size_t length) {
+    unsigned long from, to;
+    char line[512];
+    bool found = false;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    REQUIRE(maps);
+    while (!found && fgets(line, sizeof line, maps))
+        found = sscanf(line, "%lx-%lx rw", &from, &to) == 2 && from == (uintptr_t)start && to - from == length;
+    fclose(maps);
+    return found;
+}
+
+static void memory_that_is_guarded_again_gets_a_mapping_of_its_own(void) {
+    uint8_t *pages = world_pages(12 * P);
+    for (int i = 0; i < 2; i++) {
+        for (size_t block = 0; block < 3; block++) {
+            struct odb_span span = world_payload(17, 4 * P);
+            CHECK(!stands_alone(pages + block * 4 * P, 4 * P));
+            map(pages + block * 4 * P, &span);
+        }
+        CHECK(world_same(pages + 4 * P, 4 * P, 17, 0));
+        odb_windows_open(&world.windows, pages, 12 * P);
+    }
+    for (size_t block = 0; block < 3; block++) CHECK(stands_alone(pages + block * 4 * P, 4 * P));
+    end(pages);
+}
+
+static void number_of_mappings_set_apart_is_bounded(void) {
+    uint32_t made = world.windows.fences.count;
+    struct odb_span span = world_payload(18, P);
+    uint8_t *pages = world_pages(P);
+    world.windows.fences.count = ODB_FENCES_MOST;
+    for (int i = 0; i < 3; i++) {
+        map(pages, &span);
+        odb_windows_open(&world.windows, pages, P);
+    }
+    CHECK(!stands_alone(pages, P));
+    CHECK_EQ(world.windows.fences.count, ODB_FENCES_MOST);
+    world.windows.fences.count = made;
+    end(pages);
+}
+
 static void no_guarded_page_is_left_when_all_are_gone(void) {
     CHECK_EQ(world.windows.live, 0);
     CHECK_EQ(atomic_load(&world.windows.fetching), 0);
@@ -374,6 +418,8 @@ static const struct check_case cases[] = {
     CHECK_CASE(number_of_windows_is_bounded),
     CHECK_CASE(lack_of_memory_while_fetching_for_threads_loses_nothing),
     CHECK_CASE(lack_of_mappings_while_opening_loses_nothing),
+    CHECK_CASE(memory_that_is_guarded_again_gets_a_mapping_of_its_own),
+    CHECK_CASE(number_of_mappings_set_apart_is_bounded),
     CHECK_CASE(no_guarded_page_is_left_when_all_are_gone),
 };
 

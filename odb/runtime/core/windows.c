@@ -63,6 +63,7 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
         uintptr_t stop = page;
         while (stop < end && odb_pages_get(&windows->pages, stop) == ODB_PLAIN) stop += ODB_PAGE;
         odb_count(windows->stats, ODB_STAT_guard_calls, 1);
+        odb_fences_note(&windows->fences, page, stop - page);
         int error = odb_guard_close((void *)page, stop - page);
         if (error) {
             for (uintptr_t undo = start; undo < stop;

@@ -16,6 +16,7 @@
 
 #include "core/channel.h"
 #include "core/delivery.h"
+#include "core/fences.h"
 #include "core/options.h"
 #include "core/pages.h"
 #include "core/sources.h"
@@ -49,6 +50,7 @@ struct odb_windows {
     struct odb_delivery ahead;  /* of those whose bytes are on a channel of ours, and could be spliced */
     struct odb_delivery reads;  /* of those that stand for files which were read */
     struct odb_sources sources; /* those files */
+    struct odb_fences fences;   /* under the lock */
     const struct odb_options *options;
     struct odb_stats *stats;
     struct odb_channels *channels;
