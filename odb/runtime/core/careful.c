@@ -15,7 +15,7 @@ struct attempt {
         start; /* of the program's memory; a crash elsewhere, in a handler that has interrupted this, is none of ours */
     size_t length;
     struct attempt *outer; /* that the calling signal handler has interrupted */
-    jmp_buf back;
+    sigjmp_buf back;
 };
 
 static _Thread_local struct attempt *current __attribute__((tls_model("initial-exec")));
@@ -45,7 +45,7 @@ static TOUCHING void write_pages(uintptr_t start, size_t pages) {
 static int touch(uintptr_t start, size_t length, void (*pages)(uintptr_t, size_t)) {
     struct attempt attempt = {.start = start, .length = length, .outer = current};
     if (length == 0) return 0;
-    if (_setjmp(attempt.back) != 0) {
+    if (sigsetjmp(attempt.back, 0) != 0) {
         end(&attempt);
         return -EFAULT;
     }
@@ -65,7 +65,7 @@ int odb_careful_writable(void *memory, size_t length) {
 
 int odb_careful_put(void *to, const void *bytes, size_t length) {
     struct attempt attempt = {.start = (uintptr_t)to, .length = length, .outer = current};
-    if (_setjmp(attempt.back) != 0) {
+    if (sigsetjmp(attempt.back, 0) != 0) {
         end(&attempt);
         return -EFAULT;
     }
@@ -82,5 +82,5 @@ void odb_careful_catch(const siginfo_t *info, void *context) {
     if (!attempt || info->si_code <= 0) return;
     if (info->si_code != SI_KERNEL && (uintptr_t)info->si_addr - attempt->start >= attempt->length) return;
     odb_real.pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
-    _longjmp(attempt->back, 1);
+    siglongjmp(attempt->back, 1);
 }

@@ -16,8 +16,8 @@
 #include <netinet/in.h>
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
-/* Up to there copying was measured to be as cheap as splicing: part by part, and where the parts are gathered. */
-enum { SPLICE_PART = 8192, SPLICE_FROM = 65536, SPLICE_FROM_GATHERED = 262144 };
+/* Up to there copying was measured to be as cheap as splicing part by part; where the parts are gathered, splicing is always cheaper. */
+enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 };
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
@@ -31,9 +31,16 @@ static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream
     return out;
 }
 
+/* Before bytes of a push channel are taken, what precedes them there. */
+static void take_what_precedes(struct odb_runtime *runtime, const struct odb_span *span) {
+    if (!odb_splice_out_may(runtime, span)) return;
+    if (odb_gather_splices(&runtime->gather)) odb_gather_make_way(runtime);
+    odb_windows_fetch_before(&runtime->windows, span);
+}
+
 static int fetch(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_span *span, void *into) {
     if (is_out_of_reach(runtime, stream, span)) return -EACCES;
-    if (odb_splice_out_may(runtime, span)) odb_windows_fetch_before(&runtime->windows, span);
+    take_what_precedes(runtime, span);
     struct iovec iov = {into, span->length};
     int error = odb_channels_fetch(&runtime->channels, span, &iov, 1);
     if (error) is_out_of_reach(runtime, stream, span); /* perhaps known only now */
@@ -139,7 +146,7 @@ static ssize_t deliver_eagerly(struct odb_runtime *runtime, struct odb_stream *s
     struct iovec iov = {to, amount};
     int error = odb_windows_overwrite(&runtime->windows, to, amount);
     if (error) return error;
-    if (odb_splice_out_may(runtime, &part)) odb_windows_fetch_before(&runtime->windows, &part);
+    take_what_precedes(runtime, &part);
     if (part.push_channel != 0 &&
         odb_peers_allowed(&runtime->options, part.origin.address, part.origin.port, stream->peer)) {
         if (odb_pushed_take(&runtime->channels.pushed, &part, &iov, 1)) return (ssize_t)amount;
@@ -163,12 +170,27 @@ static bool ends_in_page(const struct odb_inbox *in, size_t amount, size_t room)
     return rest < room && (rest > 0 ? rest : amount) % ODB_PAGE != 0;
 }
 
-/* What was pushed to us needs no asking: a window on it is worth its guards only where the body is long and its pages are sent whole. */
-static bool better_taken(const struct odb_runtime *runtime, const struct odb_inbox *in, const struct odb_span *part,
-                         size_t room, enum odb_pushed_place place) {
-    uint64_t from = odb_gather_may(runtime) ? SPLICE_FROM_GATHERED : SPLICE_FROM;
-    return place == ODB_PUSHED_PASSED || part->length < SPLICE_PART || part->offset < from ||
-           (place == ODB_PUSHED_NEXT && ends_in_page(in, part->length, room));
+/* What was pushed to us needs no asking: a window on it is worth its guards only where its pages are sent whole, and the parts of a body together, or the body is long. */
+static bool is_worth_no_window(const struct odb_runtime *runtime, const struct odb_span *part) {
+    return part->length < SPLICE_PART || (part->offset < SPLICE_FROM && !odb_gather_may(runtime));
+}
+
+/* As odb_pushed_where; `taken`: it is next, too, if only parts that are kept precede it. */
+static enum odb_pushed_place place_of(struct odb_runtime *runtime, const struct odb_span *part, bool taken) {
+    struct odb_pushed *pushed = &runtime->channels.pushed;
+    enum odb_pushed_place place = odb_pushed_where(pushed, part);
+    if (place != ODB_PUSHED_LATER || !taken || !odb_gather_splices(&runtime->gather)) return place;
+    odb_gather_make_way(runtime);
+    return odb_pushed_where(pushed, part);
+}
+
+/* Is the next part of a body, which was pushed to us, better taken into the buffer at once? */
+static bool better_taken(struct odb_runtime *runtime, const struct odb_inbox *in, const struct odb_span *part,
+                         size_t room, enum odb_pushed_place *place) {
+    bool learns = runtime->options.delivery == ODB_DELIVERY_LEARN;
+    bool small = is_worth_no_window(runtime, part), ends = ends_in_page(in, part->length, room);
+    *place = place_of(runtime, part, learns && (small || ends));
+    return learns && (small || *place == ODB_PUSHED_PASSED || (ends && *place == ODB_PUSHED_NEXT));
 }
 
 static bool fetches_at_once(struct odb_runtime *runtime, const struct odb_span *part) {
@@ -177,9 +199,10 @@ static bool fetches_at_once(struct odb_runtime *runtime, const struct odb_span *
     return odb_delivery_fetches(odb_windows_delivery(&runtime->windows, part), part->length);
 }
 
-/* A call that has delivered something ends rather than ask for an edge, or take one from behind a window that it has mapped. */
+/* A call that has delivered something ends rather than ask for an edge, or take one from behind a window that it has mapped; nor does a body begin behind other bytes, if the next
+ * call may give it a buffer of its own. */
 static bool ends_here(enum odb_pushed_place place, bool edge_first, bool pages, bool last) {
-    if (place == ODB_PUSHED_NEXT) return false;
+    if (place == ODB_PUSHED_NEXT) return edge_first && pages;
     return edge_first || (!pages && (!last || place == ODB_PUSHED_LATER));
 }
 
@@ -195,9 +218,8 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     struct odb_span all = odb_span_part(&in->span, at, amount);
     ssize_t early = deliver_early(runtime, stream, &all, to);
     if (early != 0) return early;
-    bool own = odb_splice_out_may(runtime, &all);
-    enum odb_pushed_place place = own ? odb_pushed_where(&runtime->channels.pushed, &all) : ODB_PUSHED_PASSED;
-    bool taken = own && runtime->options.delivery == ODB_DELIVERY_LEARN && better_taken(runtime, in, &all, room, place);
+    enum odb_pushed_place place = ODB_PUSHED_PASSED;
+    bool taken = odb_splice_out_may(runtime, &all) && better_taken(runtime, in, &all, room, &place);
     if (pages && !(begun && place == ODB_PUSHED_LATER) && (taken || fetches_at_once(runtime, &all)))
         return deliver_eagerly(runtime, stream, to, amount);
     if (begun && ends_here(place, first > start, pages, amount == left)) return 0;

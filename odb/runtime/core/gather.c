@@ -1,7 +1,6 @@
 /* gather.c: what is kept, for how long, and what becomes of it when the socket refuses it. */
 #include "core/gather.h"
 
-#include "core/careful.h"
 #include "core/runtime.h"
 #include "os/clock.h"
 #include "os/real.h"
@@ -13,16 +12,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum {
-    MOST = 131072, /* two segments as the kernel hands them to a device */
-    PART = 32768,  /* a larger part fills a segment well enough to be worth no copy */
-    REFUSED_MS = 100,
-    PATIENCE_MS = 2000
-};
+enum { PATIENCE_MS = 2000 };
 
 #define LOWAT_OF_HOST "/proc/sys/net/ipv4/tcp_notsent_lowat"
 
@@ -66,13 +60,19 @@ static bool host_limits_unsent(void) {
 }
 
 static bool get_ready(struct odb_gather *gather) {
-    if (gather->looked) return gather->bytes != NULL;
-    gather->looked = true;
-    void *memory = host_limits_unsent() ? MAP_FAILED
-                                        : odb_real.mmap(NULL, MOST, PROT_READ | PROT_WRITE,
-                                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    gather->bytes = memory == MAP_FAILED ? NULL : memory;
-    return gather->bytes != NULL;
+    if (!gather->looked) {
+        gather->looked = true;
+        if (!host_limits_unsent()) odb_gathered_begin(&gather->kept);
+    }
+    return gather->kept.memory != NULL;
+}
+
+/* Splicing has no MSG_NOSIGNAL, and may happen in another call than the program's own. */
+static bool takes_splices(int fd) {
+    struct sigaction now;
+    int status = odb_real.fcntl(fd, F_GETFL);
+    return status >= 0 && (status & O_NONBLOCK) && odb_real.sigaction(SIGPIPE, NULL, &now) == 0 &&
+           now.sa_handler == SIG_IGN;
 }
 
 /* Plain TCP, not something upon it (TLS): half of what it has room for, because small segments are charged for twice. */
@@ -86,27 +86,21 @@ static size_t surely_taken(int fd) {
         memory[SK_MEMINFO_SNDBUF] <= memory[SK_MEMINFO_WMEM_QUEUED])
         return 0;
     size_t room = (memory[SK_MEMINFO_SNDBUF] - memory[SK_MEMINFO_WMEM_QUEUED]) / 2;
-    return room < MOST ? room : MOST;
+    return room < ODB_GATHERED_MOST ? room : ODB_GATHERED_MOST;
 }
 
-/* The length of a message that ends with what was just received, and that may be looked at; else 0. */
-static size_t length_of_part(const struct odb_runtime *runtime, const struct msghdr *message, int flags) {
+/* Is a message what was just received, or short, as a header is? Is it one of those that can be kept? */
+static bool is_part(const struct msghdr *message, int flags) {
     const char *end = NULL;
     size_t length = 0;
     if (message->msg_namelen > 0 || message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))
-        return 0;
+        return false;
     for (size_t i = 0; i < message->msg_iovlen; i++) {
         if (message->msg_iov[i].iov_len == 0) continue;
         end = (const char *)message->msg_iov[i].iov_base + message->msg_iov[i].iov_len;
         length += message->msg_iov[i].iov_len;
-        if (length > PART) return 0;
     }
-    if (end != odb_gather_end) return 0;
-    for (size_t i = 0; i < message->msg_iovlen; i++)
-        if (odb_windows_touch(&runtime->windows, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len) ||
-            odb_careful_readable(message->msg_iov[i].iov_base, message->msg_iov[i].iov_len) != 0)
-            return 0;
-    return length;
+    return length > 0 && (!odb_gather_end || end == odb_gather_end || length <= ODB_ASIDE_SHORT);
 }
 
 static bool may_begin(struct odb_runtime *runtime, int fd) {
@@ -114,44 +108,31 @@ static bool may_begin(struct odb_runtime *runtime, int fd) {
 }
 
 /* Under the lock. */
-static bool fits(struct odb_runtime *runtime, int fd, size_t length) {
+static bool is_open_for(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
-    size_t kept = atomic_load(&gather->length);
-    if (kept > 0) return atomic_load(&gather->fd) == fd && length <= gather->most - kept;
+    if (odb_gather_has(gather)) return atomic_load(&gather->fd) == fd;
     if (atomic_load(&gather->leaving) || !get_ready(gather)) return false;
     gather->most = surely_taken(fd);
-    return length <= gather->most;
+    gather->splices = runtime->options.splice && gather->most > 0 && takes_splices(fd);
+    return gather->most > 0;
 }
 
 /* Under the lock. */
-static void keep(struct odb_gather *gather, int fd, const struct msghdr *message) {
-    size_t at = atomic_load(&gather->length);
-    for (size_t i = 0; i < message->msg_iovlen; i++) {
-        memcpy(gather->bytes + at, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
-        at += message->msg_iov[i].iov_len;
-    }
+static bool keep(struct odb_runtime *runtime, int fd, const struct msghdr *message) {
+    struct odb_gather *gather = &runtime->gather;
+    if (!odb_gathered_add(runtime, &gather->kept, message, gather->most - gather->kept.length, gather->splices))
+        return false;
     atomic_store(&gather->fd, fd);
     atomic_store(&gather->source, source);
-    atomic_store(&gather->length, at);
+    atomic_store(&gather->spans, odb_gathered_has_span(&gather->kept));
+    atomic_store(&gather->length, gather->kept.length);
     gather->seen = false;
+    return true;
 }
 
-ssize_t odb_gather_take(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags) {
-    struct odb_gather *gather = &runtime->gather;
-    if (!odb_gather_end || !odb_gather_may(runtime)) return -1;
-    int saved = errno;
-    size_t length = length_of_part(runtime, message, flags);
-    bool taken = length > 0 && (odb_gather_any(gather) || may_begin(runtime, fd)) && odb_hold_watch(runtime) &&
-                 odb_lock_try(&gather->lock);
-    if (taken) {
-        taken = fits(runtime, fd, length);
-        if (taken) keep(gather, fd, message);
-        odb_lock_drop(&gather->lock);
-    }
-    errno = saved;
-    if (!taken) return -1;
-    odb_count(&runtime->stats, ODB_STAT_sends_gathered, 1);
-    return (ssize_t)length;
+/* With more at hand anything is worth keeping; what comes last, going where what is kept will be spliced to. */
+static bool is_welcome(const struct odb_gather *gather, int fd) {
+    return odb_gather_end || (odb_gather_splices(gather) && !odb_gather_else_sent(gather, fd));
 }
 
 /* EPIPE the kernel says again, with its signal. */
@@ -175,47 +156,191 @@ static void reset(struct odb_runtime *runtime, int fd) {
     lose(&runtime->gather, fd, ECONNRESET);
 }
 
-/* The socket had room for this. */
-static void send_whole(struct odb_runtime *runtime, int fd, const char *bytes, size_t length) {
-    uint64_t until = 0;
-    while (length > 0) {
-        ssize_t sent = odb_real.send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent > 0) {
-            bytes += sent;
-            length -= (size_t)sent;
-        } else if (sent < 0 && errno == EAGAIN) {
-            uint64_t now = odb_clock_ms();
-            struct pollfd room = {.fd = fd, .events = POLLOUT};
-            if (until == 0) until = now + REFUSED_MS;
-            if (now < until && odb_real.poll(&room, 1, (int)(until - now)) != 0) continue;
-            reset(runtime, fd);
-            return;
-        } else if (sent < 0 && errno != EINTR) {
-            lose(&runtime->gather, fd, errno);
-            return;
-        }
+/* What is kept, or its sending, has come to this. */
+static void settle(struct odb_runtime *runtime, int fd, int outcome) {
+    if (outcome < 0) reset(runtime, fd);
+    if (outcome > 0) lose(&runtime->gather, fd, outcome);
+}
+
+/* Under the lock. */
+static void send_place(struct odb_runtime *runtime) {
+    struct odb_gather *gather = &runtime->gather;
+    int fd = atomic_load(&gather->fd);
+    if (odb_gather_has(gather)) settle(runtime, fd, odb_gathered_send(runtime, &gather->kept, fd));
+    atomic_store(&gather->length, 0); /* only now: whoever sends on the connection meanwhile waits for the lock */
+}
+
+/* Under the lock. */
+static void send_aside(struct odb_runtime *runtime, bool old_only) {
+    struct odb_aside *aside = &runtime->gather.aside;
+    for (int i = atomic_load(&aside->count) - 1; i >= 0; i--) {
+        struct odb_aside_entry *entry = &aside->entry[i];
+        bool due = entry->old || !old_only;
+        entry->old = true;
+        if (!due) continue;
+        settle(runtime, entry->fd, odb_gathered_send_bytes(entry->fd, entry->bytes, entry->length, 0));
+        odb_aside_drop(aside, entry);
     }
+}
+
+static void flush_place(struct odb_runtime *runtime) {
+    int saved = errno;
+    if (odb_gather_has(&runtime->gather) && !odb_runtime_is_foreign(runtime) && take_lock(&runtime->gather.lock)) {
+        send_place(runtime);
+        odb_lock_drop(&runtime->gather.lock);
+    }
+    errno = saved;
 }
 
 void odb_gather_flush(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
     if (odb_gather_any(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
-        size_t length = atomic_load(&gather->length);
-        if (length > 0) send_whole(runtime, atomic_load(&gather->fd), gather->bytes, length);
-        atomic_store(&gather->length, 0); /* only now: whoever sends on the connection meanwhile waits for the lock */
+        send_place(runtime);
+        send_aside(runtime, false);
         odb_lock_drop(&gather->lock);
     }
     errno = saved;
 }
 
+/* Under the lock. */
+static bool put_aside(struct odb_gather *gather) {
+    const struct odb_gathered *kept = &gather->kept;
+    bool is_short = kept->count == 1 && kept->piece[0].bytes > 0 && kept->length <= ODB_ASIDE_SHORT;
+    struct odb_aside_entry *entry = is_short ? odb_aside_put(&gather->aside, atomic_load(&gather->fd)) : NULL;
+    if (!entry) return false;
+    entry->old = false;
+    entry->splices = gather->splices;
+    entry->most = gather->most;
+    entry->length = kept->length;
+    memcpy(entry->bytes, kept->memory, kept->length);
+    odb_gathered_clear(&gather->kept);
+    atomic_store(&gather->length, 0);
+    return true;
+}
+
+void odb_gather_pause(struct odb_runtime *runtime) {
+    struct odb_gather *gather = &runtime->gather;
+    int saved = errno;
+    if (odb_gather_has(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
+        if (odb_gather_has(gather) && !(odb_gather_may(runtime) && put_aside(gather))) send_place(runtime);
+        odb_lock_drop(&gather->lock);
+    }
+    errno = saved;
+}
+
+/* Under the lock; nothing is in the place. */
+static void take_up(struct odb_gather *gather, struct odb_aside_entry *entry) {
+    odb_gathered_begin_with(&gather->kept, entry->bytes, entry->length);
+    gather->splices = entry->splices;
+    gather->most = entry->most;
+    gather->seen = false;
+    atomic_store(&gather->fd, entry->fd);
+    atomic_store(&gather->source, source);
+    atomic_store(&gather->spans, false);
+    atomic_store(&gather->length, entry->length);
+    odb_aside_drop(&gather->aside, entry);
+}
+
+/* Under the lock: what was put aside for the connection. True: there was something. */
+static bool find_aside(struct odb_runtime *runtime, int fd) {
+    struct odb_gather *gather = &runtime->gather;
+    struct odb_aside_entry *entry = odb_aside_find(&gather->aside, fd);
+    if (entry && odb_gather_has(gather)) send_place(runtime);
+    if (entry) take_up(gather, entry);
+    return entry != NULL;
+}
+
+static bool may_block(int fd) {
+    int status = odb_real.fcntl(fd, F_GETFL);
+    return status >= 0 && !(status & O_NONBLOCK);
+}
+
+/* Pipes and local sockets may lead to a process that has been given copies of the connections, or is about to be. */
+static bool is_tcp(int fd) {
+    int protocol = 0;
+    socklen_t size = sizeof protocol;
+    return odb_real.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 && protocol == IPPROTO_TCP;
+}
+
+void odb_gather_resume(struct odb_runtime *runtime, int fd) {
+    struct odb_gather *gather = &runtime->gather;
+    if (odb_gather_else_sent(gather, fd)) odb_gather_pause(runtime);
+    if (!odb_aside_any(&gather->aside) || odb_runtime_is_foreign(runtime)) return;
+    int saved = errno;
+    bool stream = odb_fdtable_has(&runtime->fds, fd), found = false;
+    if (!stream && take_lock(&gather->lock)) {
+        found = find_aside(runtime, fd);
+        odb_lock_drop(&gather->lock);
+    }
+    if (!found && (may_block(fd) || !(stream || is_tcp(fd)))) odb_gather_flush(runtime);
+    errno = saved;
+}
+
+void odb_gather_receive(struct odb_runtime *runtime, int fd) {
+    struct odb_gather *gather = &runtime->gather;
+    int saved = errno;
+    if (odb_gather_else_received(gather, fd)) odb_gather_pause(runtime);
+    if (odb_aside_any(&gather->aside) && may_block(fd)) odb_gather_flush(runtime);
+    errno = saved;
+}
+
+void odb_gather_look(struct odb_runtime *runtime, int fd) {
+    odb_gather_resume(runtime, fd);
+    if (odb_gather_has(&runtime->gather)) flush_place(runtime);
+}
+
+void odb_gather_wait(struct odb_runtime *runtime) {
+    struct odb_gather *gather = &runtime->gather;
+    int saved = errno;
+    odb_gather_pause(runtime);
+    if (odb_aside_any(&gather->aside) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
+        send_aside(runtime, true);
+        odb_lock_drop(&gather->lock);
+    }
+    errno = saved;
+}
+
+ssize_t odb_gather_take(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags) {
+    struct odb_gather *gather = &runtime->gather;
+    if (!is_welcome(gather, fd) || !odb_gather_may(runtime) || !is_part(message, flags)) return -1;
+    int saved = errno;
+    size_t length = 0;
+    if ((odb_gather_has(gather) || may_begin(runtime, fd)) && odb_hold_watch(runtime) && odb_lock_try(&gather->lock)) {
+        size_t before = gather->kept.length;
+        if (is_open_for(runtime, fd) && keep(runtime, fd, message)) length = gather->kept.length - before;
+        odb_lock_drop(&gather->lock);
+    }
+    errno = saved;
+    if (length == 0) return -1;
+    if (!odb_gather_end) flush_place(runtime);
+    odb_count(&runtime->stats, ODB_STAT_sends_gathered, 1);
+    return (ssize_t)length;
+}
+
+void odb_gather_make_way(struct odb_runtime *runtime) {
+    struct odb_gather *gather = &runtime->gather;
+    int saved = errno;
+    bool drawn = !odb_gather_splices(gather);
+    if (!drawn && take_lock(&gather->lock)) {
+        drawn = odb_gathered_draw(runtime, &gather->kept);
+        odb_lock_drop(&gather->lock);
+    }
+    if (!drawn) flush_place(runtime);
+    errno = saved;
+}
+
 bool odb_gather_leave(struct odb_runtime *runtime, int fd, struct iovec *kept) {
     struct odb_gather *gather = &runtime->gather;
-    if (!odb_gather_any(gather) || !take_lock(&gather->lock)) return false;
-    size_t length = atomic_load(&gather->fd) == fd ? atomic_exchange(&gather->length, 0) : 0;
-    if (length > 0) atomic_store(&gather->leaving, true);
+    if (odb_gather_splices(gather)) flush_place(runtime);
+    if (!odb_gather_has(gather) || !take_lock(&gather->lock)) return false;
+    size_t length = atomic_load(&gather->fd) == fd && !gather->spans ? atomic_exchange(&gather->length, 0) : 0;
+    if (length > 0) {
+        atomic_store(&gather->leaving, true);
+        odb_gathered_clear(&gather->kept);
+    }
     odb_lock_drop(&gather->lock);
-    *kept = (struct iovec){gather->bytes, length};
+    *kept = (struct iovec){gather->kept.memory, length};
     return length > 0;
 }
 
@@ -230,7 +355,7 @@ ssize_t odb_gather_left(struct odb_runtime *runtime, int fd, const struct iovec 
     size_t left = sent > 0 ? (size_t)sent : 0;
     bool refused = sent >= 0 || !is_over(error);
     if (left < kept->iov_len && refused)
-        send_whole(runtime, fd, (const char *)kept->iov_base + left, kept->iov_len - left);
+        settle(runtime, fd, odb_gathered_send_bytes(fd, (const char *)kept->iov_base + left, kept->iov_len - left, 0));
     atomic_store(&runtime->gather.leaving, false);
     errno = refused ? 0 : error;
     return left > kept->iov_len ? (ssize_t)(left - kept->iov_len) : -1;
@@ -263,6 +388,9 @@ bool odb_gather_tick(struct odb_runtime *runtime) {
 /* The parent has sent all before it forked. */
 void odb_gather_after_fork_child(struct odb_gather *gather) {
     odb_lock_reset(&gather->lock);
+    gather->kept.pipe = NULL; /* the parent's */
+    odb_gathered_clear(&gather->kept);
+    atomic_store(&gather->aside.count, 0);
     atomic_store(&gather->length, 0);
     atomic_store(&gather->leaving, false);
     atomic_store(&gather->lost, 0);

@@ -171,7 +171,7 @@ void odb_hold_release_all(struct odb_runtime *runtime) {
 
 void odb_hold_release_done(struct odb_runtime *runtime) {
     if (atomic_load_explicit(&runtime->holds.count, memory_order_relaxed) > 0) release_for(runtime, NEXT_TURN);
-    if (odb_gather_any(&runtime->gather)) odb_gather_flush(runtime);
+    if (odb_gather_any(&runtime->gather)) odb_gather_wait(runtime);
 }
 
 void odb_hold_release_one(struct odb_runtime *runtime, int fd) {

@@ -181,6 +181,31 @@ enum odb_pushed_end odb_pushed_splice(struct odb_pushed *pushed, const struct od
     return end;
 }
 
+/* Under the channel's lock. */
+static bool draw_from(struct odb_pushed *pushed, struct odb_pushed_channel *channel, const struct odb_span *span,
+                      int into, bool wait, uint64_t *drawn) {
+    if (!is_ahead(channel, span)) return false;
+    bool well = odb_pushed_skip_to(pushed, channel, span->push_position) &&
+                odb_pushed_draw_bytes(pushed, channel, span->length, into, wait, drawn);
+    settle(pushed, channel, well);
+    return well;
+}
+
+bool odb_pushed_draw(struct odb_pushed *pushed, const struct odb_span *span, int into, bool wait, uint64_t *drawn) {
+    struct odb_pushed_channel *channel = channel_of(pushed, span->push_channel);
+    int saved = errno;
+    bool well = false;
+    if (lock_soon(&channel->lock)) {
+        well = draw_from(pushed, channel, span, into, wait, drawn);
+        odb_lock_drop(&channel->lock);
+    }
+    odb_count(pushed->stats, ODB_STAT_push_bytes_taken, *drawn);
+    odb_count(pushed->stats, ODB_STAT_spliced_bytes, *drawn);
+    if (*drawn > 0) odb_count(pushed->stats, ODB_STAT_splices, 1);
+    errno = saved;
+    return well;
+}
+
 /* Under the pool's and the channel's lock. */
 static void open_channel(struct odb_pushed *pushed, uint32_t slot, const struct odb_origin_address *origin) {
     struct odb_pushed_channel *channel = &pushed->channel[slot];

@@ -74,6 +74,9 @@ enum odb_pushed_end {
 enum odb_pushed_end odb_pushed_splice(struct odb_pushed *pushed, const struct odb_span *span, int to, unsigned flags,
                                       uint64_t *sent, int *error);
 
+/* Moves what has come of a span into the pipe that `into` is the end of; `*drawn`, which begins as 0, is how much. `wait`: until something has, which needs an empty pipe. False: the rest is to be FETCHed. */
+bool odb_pushed_draw(struct odb_pushed *pushed, const struct odb_span *span, int into, bool wait, uint64_t *drawn);
+
 /* Something was fetched from this origin: opens a channel more, if there are not enough, and frees those that are stuck. Does not wait. */
 void odb_pushed_want(struct odb_pushed *pushed, const struct odb_origin_address *origin);
 

@@ -124,3 +124,24 @@ enum odb_pushed_end odb_pushed_splice_bytes(struct odb_pushed *pushed, struct od
     leave_pipe(channel);
     return end;
 }
+
+bool odb_pushed_draw_bytes(const struct odb_pushed *pushed, struct odb_pushed_channel *channel, uint64_t length,
+                           int into, bool wait, uint64_t *drawn) {
+    int fd = atomic_load(&channel->fd);
+    while (*drawn < length) {
+        bool piped = channel->piped > 0;
+        int from = piped ? atomic_load(&channel->pipe->out_of) : fd;
+        ssize_t got = odb_real.splice(from, NULL, into, NULL, at_once(channel, length - *drawn), SPLICE_F_NONBLOCK);
+        if (got > 0) {
+            *drawn += (uint64_t)got;
+            channel->position += (uint64_t)got;
+            if (piped) channel->piped -= (size_t)got;
+            leave_pipe(channel);
+        } else if (got < 0 && errno == EAGAIN && (*drawn > 0 || !wait)) {
+            return true; /* nothing more has come, or the pipe is full */
+        } else if ((piped && got == 0) || !went_on(pushed, fd, got)) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -21,6 +21,10 @@ bool odb_pushed_take_bytes(const struct odb_pushed *pushed, struct odb_pushed_ch
 enum odb_pushed_end odb_pushed_splice_bytes(struct odb_pushed *pushed, struct odb_pushed_channel *channel,
                                             uint64_t length, int to, unsigned flags, uint64_t *sent, int *error);
 
+/* As many of the next `length` bytes as have come into the pipe that `into` is the end of; `wait`: at least one, if the pipe is empty. False: the channel is of no use any more. */
+bool odb_pushed_draw_bytes(const struct odb_pushed *pushed, struct odb_pushed_channel *channel, uint64_t length,
+                           int into, bool wait, uint64_t *drawn);
+
 /* The channel is given up: so is what it has drawn. */
 void odb_pushed_drop_pipe(struct odb_pushed_channel *channel);
 

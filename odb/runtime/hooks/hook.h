@@ -37,13 +37,20 @@ static inline struct odb_runtime *odb_enter(void) {
 
 static inline struct odb_runtime *odb_enter_receive(int fd) {
     struct odb_runtime *runtime = odb_enter_transfer();
-    if (runtime && __builtin_expect(odb_gather_else_received(&runtime->gather, fd), 0)) odb_gather_flush(runtime);
+    if (runtime && __builtin_expect(odb_gather_minds_receive(&runtime->gather, fd), 0)) odb_gather_receive(runtime, fd);
     return runtime;
 }
 
 static inline struct odb_runtime *odb_enter_send(int fd) {
     struct odb_runtime *runtime = odb_enter_transfer();
-    if (runtime && __builtin_expect(odb_gather_else_sent(&runtime->gather, fd), 0)) odb_gather_flush(runtime);
+    if (runtime && __builtin_expect(odb_gather_minds_send(&runtime->gather, fd), 0)) odb_gather_resume(runtime, fd);
+    return runtime;
+}
+
+/* Calls that tell something of one descriptor. */
+static inline struct odb_runtime *odb_enter_look(int fd) {
+    struct odb_runtime *runtime = odb_enter_transfer();
+    if (runtime && __builtin_expect(odb_gather_any(&runtime->gather), 0)) odb_gather_look(runtime, fd);
     return runtime;
 }
 

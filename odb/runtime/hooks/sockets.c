@@ -67,7 +67,7 @@ ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, sock
 }
 
 ODB_EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_look(fd);
     odb_given_address(runtime, value, length);
     if (!runtime || !odb_fdtable_has(&runtime->fds, fd)) return odb_real.getsockopt(fd, level, option, value, length);
     return ODB_KEEPING_ERRNO(odb_getsockopt(runtime, fd, level, option, value, length));

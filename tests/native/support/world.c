@@ -108,15 +108,31 @@ unsigned world_segments(int fd) {
     return info.tcpi_data_segs_out;
 }
 
+void world_plain(int *near, int *far) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listening = odb_real.socket(AF_INET, SOCK_STREAM, 0);
+    *near = odb_real.socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(bind(listening, (struct sockaddr *)&address, size) == 0 && odb_real.listen(listening, 1) == 0);
+    REQUIRE(getsockname(listening, (struct sockaddr *)&address, &size) == 0);
+    REQUIRE(odb_real.connect(*near, (struct sockaddr *)&address, size) == 0);
+    *far = odb_real.accept(listening, NULL, NULL);
+    REQUIRE(*far >= 0);
+    odb_real.close(listening);
+    world_nonblocking(*near);
+}
+
 ssize_t world_send(int fd, const void *bytes, size_t length, int flags) {
     struct iovec iov = {(void *)(uintptr_t)bytes, length};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (odb_gather_minds_send(&world.gather, fd)) odb_gather_resume(&world, fd); /* as the hooks do */
     return odb_send(&world, fd, &message, flags, ODB_SOCKET_CALL);
 }
 
 ssize_t world_recv(int fd, void *to, size_t room, int flags) {
     struct iovec iov = {to, room};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (odb_gather_minds_receive(&world.gather, fd)) odb_gather_receive(&world, fd);
     return odb_receive(&world, fd, &message, flags, ODB_SOCKET_CALL);
 }
 

@@ -20,6 +20,7 @@ uint64_t world_count(enum odb_stat which);
 void world_connect(int *client, int *server);
 void world_raw_client(int *raw, int *server);
 void world_raw_server(int *client, int *raw);
+void world_plain(int *near, int *far); /* both ends are bare sockets, `near` does not block */
 void world_nonblocking(int fd);
 void world_close(int fd);
 struct odb_stream *world_stream(int fd); /* borrowed */
