@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 
 #define P ((size_t)ODB_PAGE)
 
@@ -132,6 +133,48 @@ static void genuine_crash_without_handler_kills_by_SIGSEGV(void) {
     crash_at = (char *)8;
     check_killed(in_child(crash_without_handler), SIGSEGV);
     odb_free(&world, pages);
+}
+
+static void end_with_handler(int number) {
+    (void)number;
+    _exit(HANDLER);
+}
+
+/* The library's handler, as if the calling thread had touched `page` while it was guarded. */
+static void arrive_at(void *page) {
+    struct sigaction ours;
+    siginfo_t info = {.si_signo = SIGSEGV, .si_code = SEGV_ACCERR, .si_addr = page};
+    ucontext_t context = {0};
+    expect(odb_real.sigaction(SIGSEGV, NULL, &ours) == 0);
+    ours.sa_sigaction(SIGSEGV, &info, &context);
+}
+
+static struct odb_span opened_span;
+static uint8_t *opened;
+
+/* The other thread is faster every time. */
+static void come_too_late(void) {
+    expect(odb_signal(SIGSEGV, end_with_handler) != SIG_ERR);
+    for (int i = 0; i < 3; i++) {
+        odb_windows_open(&world.windows, opened, P);
+        arrive_at(opened);
+        expect(odb_windows_map(&world.windows, opened, P, &opened_span) == 0);
+    }
+}
+
+static void come_too_late_then_crash(void) {
+    come_too_late();
+    odb_windows_open(&world.windows, opened, P);
+    arrive_at(opened);
+    arrive_at(opened);
+}
+
+static void pages_that_others_open_first_are_no_crash_however_often(void) {
+    opened_span = world_payload(3, P);
+    opened = window(&opened_span);
+    check_exit(in_child(come_too_late), HELD);
+    check_exit(in_child(come_too_late_then_crash), HANDLER);
+    odb_free(&world, opened);
 }
 
 static void crash_that_is_ignored(void) {
@@ -298,6 +341,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(writing_one_byte_keeps_the_others),
     CHECK_CASE(genuine_crash_reaches_the_handler_with_its_address),
     CHECK_CASE(genuine_crash_without_handler_kills_by_SIGSEGV),
+    CHECK_CASE(pages_that_others_open_first_are_no_crash_however_often),
     CHECK_CASE(genuine_crash_kills_although_the_signal_is_ignored),
     CHECK_CASE(handler_that_jumps_out_can_do_so_again_and_again),
     CHECK_CASE(one_shot_handler_is_called_once),

@@ -15,8 +15,21 @@ static struct {
     struct sigaction application; /* what the application has asked for SIGSEGV */
 } fault;
 
-/* A page may have become plain between the touch and its handler; the second fault in a row at one address is a genuine one. */
-static _Thread_local void *last_plain __attribute__((tls_model("initial-exec")));
+/* A page may have become plain between the touch and its handler: the touch is tried again. It is a genuine fault if it then faults at one address although no page has been opened in between; in a
+ * program whose other threads open pages all the time, that takes some tries. */
+static _Thread_local struct {
+    void *address;
+    size_t openings;
+} last_plain __attribute__((tls_model("initial-exec")));
+
+/* The page at `address` is plain now. Was it perhaps not when it was touched? */
+static bool may_have_been_opened(void *address) {
+    size_t openings = atomic_load(&fault.windows->openings);
+    bool again = last_plain.address == address && last_plain.openings == openings;
+    last_plain.address = address;
+    last_plain.openings = openings;
+    return !again;
+}
 
 /* Sent by somebody (kill, raise) instead of caused by an instruction. */
 static bool is_sent(const siginfo_t *info) {
@@ -68,12 +81,7 @@ static void handle(int number, siginfo_t *info, void *context) {
     int saved = errno, result = 0;
     if (info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR)
         result = odb_windows_fault(fault.windows, info->si_addr);
-    if (result == 0 && info->si_code == SEGV_ACCERR && last_plain != info->si_addr) {
-        last_plain = info->si_addr;
-        result = 1;
-    } else if (result == 1) {
-        last_plain = NULL;
-    }
+    if (result == 0 && info->si_code == SEGV_ACCERR && may_have_been_opened(info->si_addr)) result = 1;
     errno = saved;
     if (result <= 0) odb_careful_catch(info, context);
     if (result < 0)

@@ -69,6 +69,7 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
             for (uintptr_t undo = start; undo < stop;
                  undo += ODB_PAGE) /* mprotect may have done part of the last run before it failed */
                 if (odb_pages_get(&windows->pages, undo) == ODB_PLAIN) odb_guard_open((void *)undo, ODB_PAGE);
+            atomic_fetch_add(&windows->openings, 1);
             return error;
         }
         page = stop;
@@ -134,6 +135,7 @@ void odb_windows_set(struct odb_windows *windows, uintptr_t page, uintptr_t valu
     uintptr_t old = atomic_exchange_explicit(entry, value, memory_order_acq_rel);
     if ((old == ODB_PLAIN) != (value == ODB_PLAIN))
         atomic_fetch_add(&windows->guarded, value == ODB_PLAIN ? (size_t)-1 : 1);
+    if (old != ODB_PLAIN && value == ODB_PLAIN) atomic_fetch_add(&windows->openings, 1);
     struct odb_window *window = odb_entry_window(old);
     if (window && window != odb_entry_window(value)) odb_window_unref(windows, window);
 }

@@ -38,8 +38,9 @@ struct odb_window {
 struct odb_windows {
     struct odb_lock lock;
     struct odb_pages pages;
-    _Atomic size_t guarded; /* pages that are not plain; 0 lets every hook take its shortest way */
-    _Atomic bool threads;   /* the application has more than one thread: content must appear in one step */
+    _Atomic size_t guarded;  /* pages that are not plain; 0 lets every hook take its shortest way */
+    _Atomic size_t openings; /* how often a page has become plain */
+    _Atomic bool threads;    /* the application has more than one thread: content must appear in one step */
     struct odb_window *free;
     struct odb_window *first; /* of those in use, the youngest */
     _Atomic bool kept;        /* core/keeper.c has a thread */
