@@ -22,7 +22,7 @@ extern struct odb_runtime *odb_hook_runtime; /* null: classic */
 /* The first call of a process may come before our constructor. */
 void odb_hook_load(void);
 
-/* The runtime, or null when this call is to go straight to libc. Afterwards odb_real is filled. This is for calls that send and receive; they look after what is gathered by themselves. */
+/* The runtime, or null when this call is to go straight to libc. Afterwards odb_real is filled. This is for calls that send, receive and wait for events; they look after what is gathered by themselves. */
 static inline struct odb_runtime *odb_enter_transfer(void) {
     if (__builtin_expect(!odb_real.mprotect, 0)) odb_hook_load();
     return odb_hook_runtime;

@@ -152,7 +152,7 @@ ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
     va_start(arguments, request);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = request == FIONREAD ? odb_enter_receive(fd) : odb_enter();
     int saved = errno;
     odb_given(runtime, argument, _IOC_SIZE(request) > ARGUMENT ? _IOC_SIZE(request) : ARGUMENT);
     bool answered = runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument);

@@ -30,7 +30,7 @@ static void given_events(struct odb_runtime *runtime, const struct epoll_event *
 }
 
 ODB_EXPORT int epoll_wait(int set, struct epoll_event *events, int count, int timeout) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_transfer();
     struct timespec time;
     given_events(runtime, events, count);
     if (!runtime) return odb_real.epoll_wait(set, events, count, timeout);
@@ -38,7 +38,7 @@ ODB_EXPORT int epoll_wait(int set, struct epoll_event *events, int count, int ti
 }
 
 ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int timeout, const sigset_t *mask) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_transfer();
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
     struct timespec time;
@@ -49,7 +49,7 @@ ODB_EXPORT int epoll_pwait(int set, struct epoll_event *events, int count, int t
 
 ODB_EXPORT int epoll_pwait2(int set, struct epoll_event *events, int count, const struct timespec *timeout,
                             const sigset_t *mask) {
-    struct odb_runtime *runtime = odb_enter();
+    struct odb_runtime *runtime = odb_enter_transfer();
     sigset_t copy;
     mask = odb_mask_without(mask, &copy);
     if (!odb_real.epoll_pwait2) {
