@@ -12,9 +12,9 @@ static int advice_for(uintptr_t start, size_t length) {
     return start / length % 2 ? MADV_RANDOM : MADV_SEQUENTIAL;
 }
 
-void odb_fences_note(struct odb_fences *fences, uintptr_t start, size_t length) {
+bool odb_fences_note(struct odb_fences *fences, uintptr_t start, size_t length) {
     struct odb_fence *seen = &fences->seen[start / ODB_PAGE % ODB_FENCES];
-    if (length > ODB_FENCE_LENGTH_MOST) return;
+    if (length > ODB_FENCE_LENGTH_MOST) return false;
     if (seen->start != start || seen->length != length) {
         *seen = (struct odb_fence){.start = start, .length = (uint32_t)length};
     } else if (!seen->made && fences->count < ODB_FENCES_MOST) {
@@ -23,5 +23,7 @@ void odb_fences_note(struct odb_fences *fences, uintptr_t start, size_t length) 
         seen->made = 1;
         fences->count++;
         errno = saved;
+        return true;
     }
+    return false;
 }

@@ -8,6 +8,7 @@
 #ifndef ODB_CORE_FENCES_H
 #define ODB_CORE_FENCES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,7 +26,7 @@ struct odb_fences {
     uint32_t count; /* made so far */
 };
 
-/* The range, whole pages, is about to be guarded: when it was so before, it is set apart. */
-void odb_fences_note(struct odb_fences *fences, uintptr_t start, size_t length);
+/* The range, whole pages, is about to be guarded: when it was so before, it is set apart. True: just now. */
+bool odb_fences_note(struct odb_fences *fences, uintptr_t start, size_t length);
 
 #endif

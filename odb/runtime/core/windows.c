@@ -53,6 +53,13 @@ void odb_window_unref(struct odb_windows *windows, struct odb_window *window) {
     give_back(windows, window);
 }
 
+/* Pages that nothing is in are guarded and opened faster; what is in these is being replaced. */
+static void leave_empty(uintptr_t start, size_t length) {
+    int saved = errno;
+    odb_real.madvise((void *)start, length, MADV_DONTNEED);
+    errno = saved;
+}
+
 /* Guards every plain page of the range, in as few calls as there are runs. On failure the pages guarded so far are opened again. */
 static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t end) {
     for (uintptr_t page = start; page < end;) {
@@ -63,8 +70,9 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
         uintptr_t stop = page;
         while (stop < end && odb_pages_get(&windows->pages, stop) == ODB_PLAIN) stop += ODB_PAGE;
         odb_count(windows->stats, ODB_STAT_guard_calls, 1);
-        odb_fences_note(&windows->fences, page, stop - page);
+        bool apart = odb_fences_note(&windows->fences, page, stop - page);
         int error = odb_guard_close((void *)page, stop - page);
+        if (!error && apart) leave_empty(page, stop - page);
         if (error) {
             for (uintptr_t undo = start; undo < stop;
                  undo += ODB_PAGE) /* mprotect may have done part of the last run before it failed */

@@ -75,7 +75,7 @@ struct odb_delivery *odb_windows_delivery(struct odb_windows *windows, const str
 bool odb_windows_touch(const struct odb_windows *windows, const void *start, size_t length);
 
 /* Maps a span onto [start, start + length), whole pages, length == span->length. What was mapped there before is dropped.
- * Of a read's span the caller holds the source, the window then holds it too. -ENOMEM (and nothing changed) when the pages cannot be guarded. */
+ * Of a read's span the caller holds the source, the window then holds it too. -ENOMEM when the pages cannot be guarded: what was mapped there before is as it was, what was plain may be empty. */
 int odb_windows_map(struct odb_windows *windows, void *start, size_t length, const struct odb_span *span);
 
 /* The span behind the bytes at `address`, at most `length` of them: the longest run that is live and contiguous in one payload (`*span`, returns its length),
