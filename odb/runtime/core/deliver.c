@@ -17,7 +17,7 @@
 
 enum { READ_AHEAD = 65536, FETCH_AHEAD = 262144 };
 /* Up to there copying was measured to be as cheap as splicing part by part; where the parts are gathered, splicing is always cheaper. */
-enum { SPLICE_PART = 8192, SPLICE_FROM = 65536 };
+enum { SPLICE_PART = 8192, SPLICE_FROM = 65536, COPY_WHOLE = 32768 };
 
 /* Nothing can be fetched from this origin, as far as is known: then the peer will be asked for real bytes. */
 static bool is_out_of_reach(struct odb_runtime *runtime, const struct odb_stream *stream, const struct odb_span *span) {
@@ -170,9 +170,11 @@ static bool ends_in_page(const struct odb_inbox *in, size_t amount, size_t room)
     return rest < room && (rest > 0 ? rest : amount) % ODB_PAGE != 0;
 }
 
-/* What was pushed to us needs no asking: a window on it is worth its guards only where its pages are sent whole, and the parts of a body together, or the body is long. */
-static bool is_worth_no_window(const struct odb_runtime *runtime, const struct odb_span *part) {
-    return part->length < SPLICE_PART || (part->offset < SPLICE_FROM && !odb_gather_may(runtime));
+/* What was pushed to us needs no asking: a window on it is worth its guards only where its pages are sent whole, and the parts of a body, which is no short one, together, or the body is long. */
+static bool is_worth_no_window(const struct odb_runtime *runtime, const struct odb_inbox *in,
+                               const struct odb_span *part) {
+    return part->length < SPLICE_PART || in->span.length <= COPY_WHOLE ||
+           (part->offset < SPLICE_FROM && !odb_gather_may(runtime));
 }
 
 /* As odb_pushed_where; `taken`: it is next, too, if only parts that are kept precede it. */
@@ -184,11 +186,11 @@ static enum odb_pushed_place place_of(struct odb_runtime *runtime, const struct 
     return odb_pushed_where(pushed, part);
 }
 
-/* Is the next part of a body, which was pushed to us, better taken into the buffer at once? */
+/* Is the next part of a body, which was pushed to us, better taken into the buffer at once? Behind other bytes only if no part of that body is worth a window. */
 static bool better_taken(struct odb_runtime *runtime, const struct odb_inbox *in, const struct odb_span *part,
-                         size_t room, enum odb_pushed_place *place) {
+                         size_t room, bool begun, enum odb_pushed_place *place) {
     bool learns = runtime->options.delivery == ODB_DELIVERY_LEARN;
-    bool small = is_worth_no_window(runtime, part), ends = ends_in_page(in, part->length, room);
+    bool small = is_worth_no_window(runtime, in, part), ends = !begun && ends_in_page(in, part->length, room);
     *place = place_of(runtime, part, learns && (small || ends));
     return learns && (small || *place == ODB_PUSHED_PASSED || (ends && *place == ODB_PUSHED_NEXT));
 }
@@ -219,7 +221,7 @@ static ssize_t deliver_body(struct odb_runtime *runtime, struct odb_stream *stre
     ssize_t early = deliver_early(runtime, stream, &all, to);
     if (early != 0) return early;
     enum odb_pushed_place place = ODB_PUSHED_PASSED;
-    bool taken = odb_splice_out_may(runtime, &all) && better_taken(runtime, in, &all, room, &place);
+    bool taken = odb_splice_out_may(runtime, &all) && better_taken(runtime, in, &all, room, begun, &place);
     if (pages && !(begun && place == ODB_PUSHED_LATER) && (taken || fetches_at_once(runtime, &all)))
         return deliver_eagerly(runtime, stream, to, amount);
     if (begun && ends_here(place, first > start, pages, amount == left)) return 0;
