@@ -1,5 +1,6 @@
 /* Parts of a body that a loop relays to a plain connection: those with more behind them are kept and leave together, whatever the program does next; what the socket might not take is not kept. */
 #include "check.h"
+#include "core/outlet.h"
 #include "core/sockets.h"
 #include "core/transfer.h"
 #include "os/clock.h"
@@ -7,6 +8,7 @@
 #include "support/world.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -149,10 +151,11 @@ static void a_send_elsewhere_sends(void) {
 }
 
 static void other_bytes_on_the_connection_go_behind(void) {
-    static const char other[ODB_ASIDE_SHORT + 1] = "x";
+    static const char other[] = "x";
     char got[PART + sizeof other];
     begin();
     relay(0);
+    odb_gather_more = false;
     unsigned before = world_segments(out);
     CHECK_EQ(world_send(out, other, sizeof other, MSG_NOSIGNAL), sizeof other);
     CHECK_EQ(kept(), 0);
@@ -233,6 +236,7 @@ static void a_send_on_a_broken_connection_is_told_of_it(void) {
     relay(0);
     break_connection();
     take(1);
+    odb_gather_more = false;
     errno = 0;
     CHECK_EQ(world_send(out, buffer[1], PART - 1, MSG_NOSIGNAL), -1);
     CHECK_EQ(errno, ECONNRESET);
@@ -272,12 +276,58 @@ static void what_has_nothing_behind_it_goes_as_it_is(void) {
     end();
 }
 
-static void other_memory_goes_as_it_is(void) {
+/* Who compresses, encrypts or rewrites a body sends other memory than it receives. */
+static void what_the_program_has_made_of_parts_leaves_together(void) {
     begin();
-    take(0);
-    CHECK_EQ(world_send(out, buffer[0], PART - 1, MSG_NOSIGNAL), PART - 1);
-    CHECK_EQ(world_count(ODB_STAT_sends_gathered), 0);
-    arrives(PART - 1);
+    unsigned before = world_segments(out);
+    for (int part = 0; part < PARTS; part++) {
+        char made[PART];
+        take(part);
+        memcpy(made, buffer[part], PART);
+        CHECK_EQ(world_send(out, made, PART, MSG_NOSIGNAL), PART);
+        memset(made, 0, PART);
+    }
+    CHECK_EQ(world_segments(out), before + 1);
+    CHECK_EQ(world_count(ODB_STAT_sends_gathered), PARTS - 1);
+    arrives(sizeof sent);
+    end();
+}
+
+/* The second time nothing is asked of the kernel but how much room there is; what changes the connection is noticed all the same. */
+static void what_is_known_of_a_connection_is_forgotten_when_it_changes(void) {
+    int lowat = 16384, status;
+    begin();
+    relay(0);
+    CHECK_EQ(kept(), PART);
+    CHECK(odb_outlet_is_known(&world.fds, out));
+    odb_gather_flush(&world);
+    REQUIRE(odb_real.setsockopt(out, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof lowat) == 0);
+    odb_outlet_changed(&world.fds, out);
+    CHECK(!odb_outlet_is_known(&world.fds, out));
+    relay(1);
+    CHECK_EQ(kept(), 0);
+    arrives(2 * PART);
+    status = odb_real.fcntl(server, F_GETFL);
+    CHECK(odb_outlet_never_waits(&world.fds, server));
+    REQUIRE(odb_real.fcntl(server, F_SETFL, status & ~O_NONBLOCK) == 0);
+    odb_outlet_changed(&world.fds, server);
+    CHECK(!odb_outlet_never_waits(&world.fds, server));
+    end();
+    CHECK(!odb_outlet_has_memory(&world.fds, server));
+}
+
+static void a_copied_descriptor_is_asked_about_each_time(void) {
+    begin();
+    CHECK(odb_outlet_never_waits(&world.fds, out));
+    int copy = odb_duplicated(&world, out, dup(out));
+    relay(0);
+    CHECK_EQ(kept(), PART);
+    CHECK(!odb_outlet_is_known(&world.fds, out));
+    CHECK(!odb_outlet_is_known(&world.fds, copy));
+    next_turn();
+    arrives(PART);
+    CHECK_EQ(odb_close(&world, copy), 0);
+    CHECK(!odb_outlet_has_memory(&world.fds, copy));
     end();
 }
 
@@ -344,6 +394,9 @@ static void other_sockets_are_given_their_parts_at_once(void) {
 
 static const struct check_case cases[] = {
     CHECK_CASE(parts_leave_together),
+    /* Before the fork: of what a process has in common with another one nothing is remembered. */
+    CHECK_CASE(what_is_known_of_a_connection_is_forgotten_when_it_changes),
+    CHECK_CASE(a_copied_descriptor_is_asked_about_each_time),
     CHECK_CASE(the_next_wait_sends),
     CHECK_CASE(a_close_sends_for_copies),
     CHECK_CASE(a_fork_sends),
@@ -357,7 +410,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(a_program_with_threads_gathers_nothing),
     CHECK_CASE(a_connection_that_the_loop_does_not_watch_is_given_its_parts_at_once),
     CHECK_CASE(what_has_nothing_behind_it_goes_as_it_is),
-    CHECK_CASE(other_memory_goes_as_it_is),
+    CHECK_CASE(what_the_program_has_made_of_parts_leaves_together),
     CHECK_CASE(a_part_of_an_earlier_turn_goes_as_it_is),
     CHECK_CASE(what_was_only_looked_at_goes_as_it_is),
     CHECK_CASE(nothing_is_kept_where_that_is_switched_off),

@@ -5,6 +5,7 @@
  */
 #include "scene.h"
 
+#include <linux/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <spawn.h>
@@ -13,7 +14,7 @@
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 
-enum { SEED = 77, ROUNDS = 6, PART = 4096, BEFORE = 2 * PART, BODY = 40000, SMALL = 5000 };
+enum { SEED = 77, ROUNDS = 6, PART = 4096, BEFORE = 2 * PART, BODY = 40000, SMALL = 5000, HEADER = 500 };
 
 static struct {
     sem_t sent; /* a body lies in the socket of the server */
@@ -153,7 +154,7 @@ static void end_by_program(void) {
     execl("/bin/sh", "sh", "-c", "exit 5", NULL);
 }
 
-enum kind { MARKS, WAITS, ENDS, DIES };
+enum kind { MARKS, TURNS, WAITS, ENDS, DIES };
 
 static const struct {
     const char *name;
@@ -172,6 +173,8 @@ static const struct {
              {"program", MARKS, by_program},
              {"thread", MARKS, by_thread},
              {"handler", MARKS, by_handler},
+             {"remade", MARKS, by_send},
+             {"turn", TURNS, NULL},
              {"computes", WAITS, stay_away},
              {"reads", WAITS, read_elsewhere},
              {"polls", WAITS, look_elsewhere},
@@ -205,11 +208,45 @@ static void relay_body(int fd) {
         size_t most = done < BEFORE && BEFORE - done < sizeof bytes ? BEFORE - done : sizeof bytes;
         ssize_t got = recv(fd, bytes, most, 0);
         must(got > 0);
-        send_all(plain, bytes, (size_t)got);
+        if (strcmp(what, "remade") == 0) { /* sends other memory than it has received */
+            char *made = memcpy(malloc((size_t)got), bytes, (size_t)got);
+            send_all(plain, made, (size_t)got);
+            memset(made, 0, (size_t)got);
+            free(made);
+        } else {
+            send_all(plain, bytes, (size_t)got);
+        }
         done += (size_t)got;
         if (done == BEFORE) cases[chosen].act();
         if (done == BEFORE && cases[chosen].kind >= ENDS) return;
     }
+}
+
+static unsigned segments(void) {
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    must(getsockopt(plain, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
+    return info.tcpi_data_segs_out;
+}
+
+/* A header, and the body that is at hand in the loop's next turn: with the library the header is no segment of its own, if it gathers. The body is one, or two as long as the client's window is small. */
+static void relay_in_turns(int set, int fd, bool whole) {
+    bool library = getenv("ODB_OPTIONS") && !strstr(getenv("ODB_OPTIONS"), "gather=off");
+    unsigned before = segments();
+    char bytes[BODY];
+    struct epoll_event events[2];
+    int count;
+    must(recv(fd, bytes, HEADER, 0) == HEADER);
+    send_all(plain, bytes, HEADER);
+    must((count = epoll_wait(set, events, 2, -1)) > 0);
+    must(events[0].data.fd == fd || (count == 2 && events[1].data.fd == fd));
+    for (size_t done = HEADER; done < BODY;) {
+        ssize_t got = recv(fd, bytes, PART, 0);
+        must(got > 0);
+        send_all(plain, bytes, (size_t)got);
+        done += (size_t)got;
+    }
+    if (!whole) must(!library || segments() <= before + 2);
 }
 
 static void relay(int framed) {
@@ -219,7 +256,10 @@ static void relay(int framed) {
     watch(set, framed, EPOLLIN);
     for (int i = 0; i < (cases[chosen].kind < ENDS ? ROUNDS : 1); i++) {
         await_body(set, framed);
-        relay_body(framed);
+        if (cases[chosen].kind == TURNS)
+            relay_in_turns(set, framed, i % 2 == 1);
+        else
+            relay_body(framed);
     }
 }
 

@@ -20,6 +20,8 @@ MARKS = (
     "program",
     "thread",
     "handler",
+    "remade",
+    "turn",
 )
 WAITS = ("computes", "reads", "polls")
 ENDS = ("close", "range", "shutdown", "replaced", "exit", "at_once", "exec")

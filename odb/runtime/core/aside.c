@@ -21,11 +21,11 @@ struct odb_aside_entry *odb_aside_put(struct odb_aside *aside, int fd) {
     return &aside->entry[count];
 }
 
-struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd) {
+struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd, bool alone) {
     int count = atomic_load(&aside->count);
     for (int i = 0; i < count; i++)
         if (aside->entry[i].fd == fd) return &aside->entry[i];
-    uint64_t cookie = count > 0 ? cookie_of(fd) : 0;
+    uint64_t cookie = count > 0 && !alone ? cookie_of(fd) : 0;
     for (int i = 0; i < count && cookie != 0; i++)
         if (aside->entry[i].cookie == cookie) return &aside->entry[i];
     return NULL;

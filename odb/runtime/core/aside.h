@@ -34,8 +34,8 @@ static inline bool odb_aside_any(const struct odb_aside *aside) {
 /* A place for one more, to be filled but for `fd` and `cookie`; null when there is none. */
 struct odb_aside_entry *odb_aside_put(struct odb_aside *aside, int fd);
 
-/* The entry of a connection, by whichever descriptor, or null. */
-struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd);
+/* The entry of a connection, by whichever descriptor, or null; `alone`: it has no other. */
+struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd, bool alone);
 
 /* Forgets one; the last takes its place. */
 void odb_aside_drop(struct odb_aside *aside, struct odb_aside_entry *entry);

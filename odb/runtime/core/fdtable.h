@@ -16,6 +16,7 @@ enum odb_listener { ODB_LISTENER_UNKNOWN, ODB_LISTENER_RULED, ODB_LISTENER_PLAIN
 struct odb_fd {
     _Atomic(struct odb_stream *) stream;
     _Atomic uint8_t listener; /* enum odb_listener: does a rule name the port this descriptor listens on? */
+    _Atomic uint8_t outlet;   /* core/outlet.h */
 };
 
 struct odb_fdtable {

@@ -1,6 +1,7 @@
 /* gather.c: what is kept, for how long, and what becomes of it when the socket refuses it. */
 #include "core/gather.h"
 
+#include "core/outlet.h"
 #include "core/runtime.h"
 #include "os/clock.h"
 #include "os/real.h"
@@ -8,11 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +18,7 @@ enum { PATIENCE_MS = 2000 };
 
 #define LOWAT_OF_HOST "/proc/sys/net/ipv4/tcp_notsent_lowat"
 
-_Thread_local const char *odb_gather_end;
+_Thread_local bool odb_gather_more;
 static _Thread_local int source;
 
 bool odb_gather_may(const struct odb_runtime *runtime) {
@@ -28,16 +26,9 @@ bool odb_gather_may(const struct odb_runtime *runtime) {
            !atomic_load_explicit(&runtime->gather.closed, memory_order_relaxed);
 }
 
-void odb_gather_received(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, size_t got,
-                         bool more) {
-    odb_gather_end = NULL;
-    if (!more || !odb_gather_may(runtime)) return;
+void odb_gather_received(struct odb_runtime *runtime, int fd, bool more) {
+    odb_gather_more = more && odb_gather_may(runtime);
     source = fd;
-    for (int i = 0; i < count && got > 0; i++) {
-        size_t part = got < iov[i].iov_len ? got : iov[i].iov_len;
-        odb_gather_end = (const char *)iov[i].iov_base + part;
-        got -= part;
-    }
 }
 
 /* Its holder is the helper thread, which needs REFUSED_MS at most, or was interrupted by this very thread. */
@@ -67,40 +58,13 @@ static bool get_ready(struct odb_gather *gather) {
     return gather->kept.memory != NULL;
 }
 
-/* Splicing has no MSG_NOSIGNAL, and may happen in another call than the program's own. */
-static bool takes_splices(int fd) {
-    struct sigaction now;
-    int status = odb_real.fcntl(fd, F_GETFL);
-    return status >= 0 && (status & O_NONBLOCK) && odb_real.sigaction(SIGPIPE, NULL, &now) == 0 &&
-           now.sa_handler == SIG_IGN;
-}
-
-/* Plain TCP, not something upon it (TLS): half of what it has room for, because small segments are charged for twice. */
-static size_t surely_taken(int fd) {
-    char name[16];
-    uint32_t memory[SK_MEMINFO_VARS], lowat;
-    socklen_t size = sizeof name, memory_size = sizeof memory, lowat_size = sizeof lowat;
-    if (odb_real.getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) != 0 || size != 0 ||
-        odb_real.getsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, &lowat_size) != 0 || lowat != 0 ||
-        odb_real.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &memory_size) != 0 || memory_size < sizeof memory ||
-        memory[SK_MEMINFO_SNDBUF] <= memory[SK_MEMINFO_WMEM_QUEUED])
-        return 0;
-    size_t room = (memory[SK_MEMINFO_SNDBUF] - memory[SK_MEMINFO_WMEM_QUEUED]) / 2;
-    return room < ODB_GATHERED_MOST ? room : ODB_GATHERED_MOST;
-}
-
-/* Is a message what was just received, or short, as a header is? Is it one of those that can be kept? */
+/* Is it a message that can be kept? */
 static bool is_part(const struct msghdr *message, int flags) {
-    const char *end = NULL;
     size_t length = 0;
     if (message->msg_namelen > 0 || message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))
         return false;
-    for (size_t i = 0; i < message->msg_iovlen; i++) {
-        if (message->msg_iov[i].iov_len == 0) continue;
-        end = (const char *)message->msg_iov[i].iov_base + message->msg_iov[i].iov_len;
-        length += message->msg_iov[i].iov_len;
-    }
-    return length > 0 && (!odb_gather_end || end == odb_gather_end || length <= ODB_ASIDE_SHORT);
+    for (size_t i = 0; i < message->msg_iovlen; i++) length += message->msg_iov[i].iov_len;
+    return length > 0;
 }
 
 static bool may_begin(struct odb_runtime *runtime, int fd) {
@@ -112,8 +76,8 @@ static bool is_open_for(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
     if (odb_gather_has(gather)) return atomic_load(&gather->fd) == fd;
     if (atomic_load(&gather->leaving) || !get_ready(gather)) return false;
-    gather->most = surely_taken(fd);
-    gather->splices = runtime->options.splice && gather->most > 0 && takes_splices(fd);
+    gather->most = odb_outlet_room(runtime, fd, &gather->splices);
+    if (gather->most > ODB_GATHERED_MOST) gather->most = ODB_GATHERED_MOST;
     return gather->most > 0;
 }
 
@@ -132,7 +96,7 @@ static bool keep(struct odb_runtime *runtime, int fd, const struct msghdr *messa
 
 /* With more at hand anything is worth keeping; what comes last, going where what is kept will be spliced to. */
 static bool is_welcome(const struct odb_gather *gather, int fd) {
-    return odb_gather_end || (odb_gather_splices(gather) && !odb_gather_else_sent(gather, fd));
+    return odb_gather_more || (odb_gather_splices(gather) && !odb_gather_else_sent(gather, fd));
 }
 
 /* EPIPE the kernel says again, with its signal. */
@@ -245,15 +209,10 @@ static void take_up(struct odb_gather *gather, struct odb_aside_entry *entry) {
 /* Under the lock: what was put aside for the connection. True: there was something. */
 static bool find_aside(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
-    struct odb_aside_entry *entry = odb_aside_find(&gather->aside, fd);
+    struct odb_aside_entry *entry = odb_aside_find(&gather->aside, fd, odb_outlet_is_known(&runtime->fds, fd));
     if (entry && odb_gather_has(gather)) send_place(runtime);
     if (entry) take_up(gather, entry);
     return entry != NULL;
-}
-
-static bool may_block(int fd) {
-    int status = odb_real.fcntl(fd, F_GETFL);
-    return status >= 0 && !(status & O_NONBLOCK);
 }
 
 /* Pipes and local sockets may lead to a process that has been given copies of the connections, or is about to be. */
@@ -273,7 +232,8 @@ void odb_gather_resume(struct odb_runtime *runtime, int fd) {
         found = find_aside(runtime, fd);
         odb_lock_drop(&gather->lock);
     }
-    if (!found && (may_block(fd) || !(stream || is_tcp(fd)))) odb_gather_flush(runtime);
+    bool known = found || odb_outlet_is_known(&runtime->fds, fd);
+    if (!known && (!odb_outlet_never_waits(&runtime->fds, fd) || !(stream || is_tcp(fd)))) odb_gather_flush(runtime);
     errno = saved;
 }
 
@@ -281,7 +241,7 @@ void odb_gather_receive(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
     if (odb_gather_else_received(gather, fd)) odb_gather_pause(runtime);
-    if (odb_aside_any(&gather->aside) && may_block(fd)) odb_gather_flush(runtime);
+    if (odb_aside_any(&gather->aside) && !odb_outlet_never_waits(&runtime->fds, fd)) odb_gather_flush(runtime);
     errno = saved;
 }
 
@@ -313,7 +273,7 @@ ssize_t odb_gather_take(struct odb_runtime *runtime, int fd, const struct msghdr
     }
     errno = saved;
     if (length == 0) return -1;
-    if (!odb_gather_end) flush_place(runtime);
+    if (!odb_gather_more) flush_place(runtime);
     odb_count(&runtime->stats, ODB_STAT_sends_gathered, 1);
     return (ssize_t)length;
 }

@@ -1,10 +1,10 @@
 /* gather.h: the parts of a body that a loop relays one by one to a plain TCP connection leave in one system call.
  *
- * A loop that relays a body takes it in parts of its buffer's size. Where the part that it sends is the one that it has just received from a stream, and the next one can be received without waiting,
- * the part is accepted and kept here; it leaves in front of the next send on that connection. A window on a body that was pushed to us is kept as it is, and is spliced from its channel when it leaves. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
+ * A loop that relays a body takes it in parts of its buffer's size. What it sends while the next part can be received from a stream without waiting, be it the last part or what has become of it,
+ * is accepted and kept here; it leaves in front of the next send on that connection. A window on a body that was pushed to us is kept as it is, and is spliced from its channel when it leaves. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
  * no call meets a connection that has been given less than the program believes; a timer in the helper thread (that of core/hold.h) finds the program that makes no call.
  *
- * Nothing is accepted that the socket does not surely take: its send buffer has room for twice as much. Should the kernel refuse all the same, being out of memory, and still do so after some
+ * Nothing is accepted that the socket does not surely take (core/outlet.h). Should the kernel refuse all the same, being out of memory, and still do so after some
  * milliseconds, the connection is reset and the program told with its next call on it.
  *
  * There is one place, for one connection of a program with one thread. Other threads could write to the connection where only they know the order; where there are any, and where a FILE may write to
@@ -43,8 +43,8 @@ struct odb_gather {
     _Atomic int lost_fd;
 };
 
-/* Where the memory ends that the calling thread has received last, if what comes next is at hand; else null. */
-extern _Thread_local const char *odb_gather_end __attribute__((tls_model("initial-exec")));
+/* Is what comes behind the bytes that the calling thread has received last at hand? Then it will receive them now, and what it sends before can wait for what it sends after. */
+extern _Thread_local bool odb_gather_more __attribute__((tls_model("initial-exec")));
 
 /* Is anything kept in the place? */
 static inline bool odb_gather_has(const struct odb_gather *gather) {
@@ -58,8 +58,7 @@ static inline bool odb_gather_any(const struct odb_gather *gather) {
 
 /* Does a call on a descriptor that is no stream concern this file? */
 static inline bool odb_gather_matters(const struct odb_gather *gather) {
-    return odb_gather_end != NULL || odb_gather_has(gather) ||
-           atomic_load_explicit(&gather->lost, memory_order_relaxed) != 0;
+    return odb_gather_more || odb_gather_has(gather) || atomic_load_explicit(&gather->lost, memory_order_relaxed) != 0;
 }
 
 /* Are bytes kept that a receive on `fd` does not wait for? */
@@ -84,9 +83,8 @@ static inline bool odb_gather_minds_send(const struct odb_gather *gather, int fd
 /* May what the calling thread relays be gathered, as far as is known beforehand? */
 bool odb_gather_may(const struct odb_runtime *runtime);
 
-/* A receive on the stream `fd` has put `got` bytes into `iov`; `more`: the next one will not have to wait. */
-void odb_gather_received(struct odb_runtime *runtime, int fd, const struct iovec *iov, int count, size_t got,
-                         bool more);
+/* A receive on the stream `fd` has got bytes; `more`: the next one will not have to wait. */
+void odb_gather_received(struct odb_runtime *runtime, int fd, bool more);
 
 /* Is anything kept that is to be spliced? */
 static inline bool odb_gather_splices(const struct odb_gather *gather) {

@@ -33,7 +33,7 @@ void odb_hold_turn(int set) {
     turn = turn == UINT_MAX ? 1 : turn + 1;
     expecting = false;
     holding = -1;
-    odb_gather_end = NULL;
+    odb_gather_more = false;
 }
 
 void odb_hold_expect(bool more) {

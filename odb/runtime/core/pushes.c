@@ -26,8 +26,7 @@ void odb_pushes_after_fork_child(struct odb_pushes *pushes) {
     atomic_store(&pushes->consumers, 0);
 }
 
-/* sendfile has no MSG_NOSIGNAL: where SIGPIPE is not ignored, only the helper thread, which blocks it, writes. */
-static bool may_write_here(struct odb_pushes *pushes) {
+bool odb_pushes_sigpipe_is_ignored(struct odb_pushes *pushes) {
     int known = atomic_load_explicit(&pushes->sigpipe, memory_order_relaxed);
     if (known == SIGPIPE_UNKNOWN) {
         struct sigaction now;
@@ -151,7 +150,9 @@ void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const str
                                                              span->length, &push->serving) != 0)
         push->serving.payload = NULL;
     else
-        result = may_write_here(pushes) ? write_body(push) : 0;
+        result = odb_pushes_sigpipe_is_ignored(pushes)
+                     ? write_body(push)
+                     : 0; /* sendfile has no MSG_NOSIGNAL: else only the helper thread, which blocks it, writes */
     if (result == 0) {
         odb_lock_take(&pushes->lock);
         push->state =

@@ -90,6 +90,9 @@ void odb_pushes_give_back(struct odb_pushes *pushes, struct odb_push *push);
 /* The application has changed what SIGPIPE does. */
 void odb_pushes_sigpipe_changed(struct odb_pushes *pushes);
 
+/* Does the application ignore SIGPIPE? */
+bool odb_pushes_sigpipe_is_ignored(struct odb_pushes *pushes);
+
 /* ---- the helper thread ---- */
 
 /* A PUSH message with a channel number: the first one makes the connection a push channel. False: refused, close the connection. */

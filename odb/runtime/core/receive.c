@@ -7,6 +7,7 @@
 #include "core/early.h"
 #include "core/exact.h"
 #include "core/inbox.h"
+#include "core/outlet.h"
 #include "core/requester.h"
 #include "core/sharing.h"
 #include "os/real.h"
@@ -171,8 +172,8 @@ static int wait_for_bytes(struct odb_stream *stream, int fd) {
     return 0;
 }
 
-static bool blocks(int fd, int flags) {
-    return !(flags & MSG_DONTWAIT) && !(odb_real.fcntl(fd, F_GETFL) & O_NONBLOCK);
+static bool blocks(struct odb_runtime *runtime, int fd, int flags) {
+    return !(flags & MSG_DONTWAIT) && !odb_outlet_never_waits(&runtime->fds, fd);
 }
 
 /* How many bytes a blocking call waits for. */
@@ -215,11 +216,11 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         odb_in_take(stream);
         ssize_t got = receive_now(runtime, stream, fd, iov, count, done, flags);
         if (got > 0) odb_hold_expect(goes_on(&stream->in, flags));
-        if (got > 0) odb_gather_received(runtime, fd, iov, count, done + (size_t)got, goes_on(&stream->in, flags));
+        if (got > 0) odb_gather_received(runtime, fd, goes_on(&stream->in, flags));
         if (!(flags & MSG_PEEK)) odb_inbox_trim(runtime, &stream->in);
         if (got < 0 && got != -EAGAIN && got != -EFAULT && done > 0)
             stream->in.error = (int)-got; /* this call has bytes to tell of, the next one has the error */
-        bool waits = got == -EAGAIN && done == 0 && blocks(fd, flags);
+        bool waits = got == -EAGAIN && done == 0 && blocks(runtime, fd, flags);
         if (waits) odb_exact_wait(stream);
         odb_in_drop(stream);
         if (got > 0) odb_ahead_restart(stream);
@@ -228,7 +229,7 @@ ssize_t odb_stream_receive(struct odb_runtime *runtime, struct odb_stream *strea
         bool short_of = done < least(stream, wanted, flags); /* a frame's header alone wakes us too */
         bool more = (got > 0 || (got == -EAGAIN && done > 0)) && short_of;
         if (!more && !waits) return done > 0 ? (ssize_t)done : got;
-        if (more && !blocks(fd, flags)) return (ssize_t)done;
+        if (more && !blocks(runtime, fd, flags)) return (ssize_t)done;
         if (more && at_hand(runtime, stream, fd)) continue;
         odb_hold_release(runtime);
         if (more) odb_exact_wait(stream);

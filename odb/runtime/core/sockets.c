@@ -2,6 +2,7 @@
 #include "core/sockets.h"
 
 #include "core/activation.h"
+#include "core/outlet.h"
 #include "core/receive.h"
 #include "core/sockopt.h"
 #include "core/transmit.h"
@@ -37,9 +38,11 @@ static void make_stream(struct odb_runtime *runtime, int fd, enum odb_out_mode o
 int odb_accept(struct odb_runtime *runtime, int fd, struct sockaddr *address, socklen_t *length, int flags) {
     struct sockaddr_storage own;
     socklen_t own_length = sizeof own, room = length ? *length : 0;
-    if (!odb_activation_accepts(runtime, fd)) return odb_real.accept4(fd, address, length, flags);
-    int accepted = odb_real.accept4(fd, (struct sockaddr *)&own, &own_length, flags);
-    if (accepted < 0) return accepted;
+    bool frames = odb_activation_accepts(runtime, fd);
+    int accepted = frames ? odb_real.accept4(fd, (struct sockaddr *)&own, &own_length, flags)
+                          : odb_real.accept4(fd, address, length, flags);
+    odb_outlet_forget(&runtime->fds, accepted);
+    if (!frames || accepted < 0) return accepted;
     if (address && length) {
         memcpy(address, &own, own_length < room ? own_length : room);
         *length = own_length;
@@ -101,6 +104,7 @@ int odb_shutdown(struct odb_runtime *runtime, int fd, int how) {
 void odb_forget_descriptor(struct odb_runtime *runtime, int fd) {
     if (fd < 0) return;
     odb_activation_forget(runtime, fd);
+    odb_outlet_forget(&runtime->fds, fd);
     odb_interest_close(&runtime->interests, fd);
     odb_fdtable_clear(&runtime->fds, fd);
 }
@@ -115,7 +119,7 @@ void odb_leave_descriptor(struct odb_runtime *runtime, int fd) {
 static bool is_plain(struct odb_runtime *runtime, int fd) {
     return fd >= 0 && fd < ODB_FDS && !odb_fds_is_internal(fd) && !odb_fdtable_has(&runtime->fds, fd) &&
            atomic_load_explicit(&runtime->fds.slots[fd].listener, memory_order_relaxed) == ODB_LISTENER_UNKNOWN &&
-           !odb_interest_may_know(&runtime->interests, fd);
+           !odb_outlet_has_memory(&runtime->fds, fd) && !odb_interest_may_know(&runtime->interests, fd);
 }
 
 int odb_close(struct odb_runtime *runtime, int fd) {
@@ -157,6 +161,7 @@ int odb_duplicated(struct odb_runtime *runtime, int from, int to) {
         atomic_store_explicit(&runtime->fds.slots[to].listener, ODB_LISTENER_UNKNOWN, memory_order_relaxed);
     struct odb_stream *stream = odb_fdtable_hold(&runtime->fds, from);
     if (stream || odb_fdtable_has(&runtime->fds, to)) odb_fdtable_set(&runtime->fds, to, stream);
+    odb_outlet_copied(&runtime->fds, from, to);
     return to;
 }
 

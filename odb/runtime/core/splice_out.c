@@ -1,6 +1,7 @@
 /* splice_out.c: cuts a message into windows that are spliced and memory that is sent. */
 #include "core/splice_out.h"
 
+#include "core/outlet.h"
 #include "os/real.h"
 
 #include <errno.h>
@@ -21,13 +22,12 @@ struct sending {
 };
 
 /* Splicing has neither message flags nor addresses, and waits only where nothing else can be done. */
-static bool takes_splices(int fd, const struct msghdr *message, int flags) {
+static bool takes_splices(struct odb_runtime *runtime, int fd, const struct msghdr *message, int flags) {
     int protocol = 0;
     socklen_t size = sizeof protocol;
-    int status = message->msg_namelen > 0 || message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_MORE))
-                     ? -1
-                     : odb_real.fcntl(fd, F_GETFL);
-    return status >= 0 && (status & O_NONBLOCK) &&
+    if (message->msg_namelen > 0 || message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_MORE))) return false;
+    if (odb_outlet_is_known(&runtime->fds, fd)) return true;
+    return odb_outlet_never_waits(&runtime->fds, fd) &&
            odb_real.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 && protocol == IPPROTO_TCP;
 }
 
@@ -121,7 +121,7 @@ enum odb_splice_out odb_splice_out(struct odb_runtime *runtime, int fd, const st
                                    ssize_t *result) {
     struct sending sending = {.runtime = runtime, .fd = fd, .flags = flags};
     if (!runtime->options.splice || !odb_windows_any(&runtime->windows) || !any_to_splice(runtime, message) ||
-        !takes_splices(fd, message, flags))
+        !takes_splices(runtime, fd, message, flags))
         return ODB_SPLICE_OUT_NOT;
     send_all(&sending, message);
     /* What went before may have been sent as if more followed, and the kernel may hold a part of a segment back for it. A socket that is full has to drain. */

@@ -1,4 +1,5 @@
 /* sockets.c: hooks of the calls that make, duplicate and end descriptors. */
+#include "core/outlet.h"
 #include "core/sockets.h"
 #include "core/sockopt.h"
 
@@ -60,6 +61,7 @@ ODB_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 ODB_EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length) {
     struct odb_runtime *runtime = odb_enter();
     odb_given(runtime, value, length);
+    if (runtime) odb_outlet_changed(&runtime->fds, fd);
     if (!runtime || !odb_sockopt_matters(runtime, fd, level) ||
         !odb_given_is_there(value, length < sizeof(int) ? length : sizeof(int)))
         return odb_real.setsockopt(fd, level, option, value, length);
@@ -122,6 +124,7 @@ ODB_EXPORT int dup3(int from, int to, int flags) {
 
 static int after_fcntl(int fd, int command, int result) {
     struct odb_runtime *runtime = odb_hook_runtime;
+    if (runtime && command == F_SETFL) odb_outlet_changed(&runtime->fds, fd);
     bool duplicates = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
     return runtime && duplicates ? odb_duplicated(runtime, fd, result) : result;
 }
@@ -158,6 +161,7 @@ ODB_EXPORT int ioctl(int fd, unsigned long request, ...) {
     bool answered = runtime && request == FIONREAD && argument && odb_available(runtime, fd, argument);
     errno = saved;
     if (answered) return 0;
+    if (runtime && request != FIONREAD) odb_outlet_changed(&runtime->fds, fd);
     return odb_real.ioctl(fd, request, argument);
 }
 

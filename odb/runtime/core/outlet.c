@@ -1,0 +1,114 @@
+/* outlet.c: asks the kernel about plain connections, and remembers. */
+#include "core/outlet.h"
+
+#include "core/runtime.h"
+#include "os/real.h"
+
+#include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* NEVER_WAITS is all that is known of streams. */
+enum outlet { UNKNOWN, NEVER_WAITS, KNOWN, COPIED };
+
+/* Who has offered so much gets segments of half of it or more, and the kernel's charge for each of them is small beside it. */
+enum { WIDE_WINDOW = 16384 };
+
+static _Atomic uint8_t *memory_of(const struct odb_fdtable *fds, int fd) {
+    return fd >= 0 && fd < ODB_FDS ? &fds->slots[fd].outlet : NULL;
+}
+
+bool odb_outlet_has_memory(const struct odb_fdtable *fds, int fd) {
+    const _Atomic uint8_t *memory = memory_of(fds, fd);
+    return memory && atomic_load_explicit(memory, memory_order_relaxed) != UNKNOWN;
+}
+
+void odb_outlet_changed(struct odb_fdtable *fds, int fd) {
+    if (odb_outlet_has_memory(fds, fd) && atomic_load(memory_of(fds, fd)) != COPIED)
+        atomic_store(memory_of(fds, fd), UNKNOWN);
+}
+
+void odb_outlet_forget(struct odb_fdtable *fds, int fd) {
+    if (odb_outlet_has_memory(fds, fd)) atomic_store(memory_of(fds, fd), UNKNOWN);
+}
+
+void odb_outlet_copied(struct odb_fdtable *fds, int from, int to) {
+    if (memory_of(fds, from)) atomic_store(memory_of(fds, from), COPIED);
+    if (memory_of(fds, to)) atomic_store(memory_of(fds, to), COPIED);
+}
+
+/* Not something upon TCP (TLS), and nothing that limits what is unsent: what is kept could be refused then. */
+static bool is_plain_tcp(int fd) {
+    char name[16];
+    uint32_t lowat;
+    socklen_t size = sizeof name, lowat_size = sizeof lowat;
+    return odb_real.getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) == 0 && size == 0 &&
+           odb_real.getsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, &lowat_size) == 0 && lowat == 0;
+}
+
+/* Nobody else knows less than nothing: a copy is never vouched for. */
+static void learn(struct odb_fdtable *fds, int fd, uint8_t what) {
+    uint8_t before = UNKNOWN;
+    _Atomic uint8_t *memory = memory_of(fds, fd);
+    if (memory && !atomic_compare_exchange_strong(memory, &before, what) && before == NEVER_WAITS)
+        atomic_compare_exchange_strong(memory, &before, what);
+}
+
+/* A process that has connections in common with its children has their descriptors in common as well. */
+static uint8_t recall(const struct odb_fdtable *fds, int fd) {
+    const _Atomic uint8_t *memory = memory_of(fds, fd);
+    return memory && !atomic_load_explicit(&fds->shared, memory_order_relaxed)
+               ? atomic_load_explicit(memory, memory_order_relaxed)
+               : UNKNOWN;
+}
+
+bool odb_outlet_never_waits(struct odb_fdtable *fds, int fd) {
+    uint8_t known = recall(fds, fd);
+    if (known == NEVER_WAITS || known == KNOWN) return true;
+    int status = odb_real.fcntl(fd, F_GETFL);
+    bool never = status >= 0 && (status & O_NONBLOCK);
+    if (never) learn(fds, fd, NEVER_WAITS);
+    return never;
+}
+
+static bool has_wide_window(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    return odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_snd_wnd >= WIDE_WINDOW;
+}
+
+/* A part of what the send buffer has room for: every segment is charged with more than its bytes, a small one with as much again. */
+static size_t room_of(int fd, bool wide) {
+    uint32_t memory[SK_MEMINFO_VARS];
+    socklen_t size = sizeof memory;
+    if (odb_real.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0 || size < sizeof memory ||
+        memory[SK_MEMINFO_SNDBUF] <= memory[SK_MEMINFO_WMEM_QUEUED])
+        return 0;
+    size_t left = memory[SK_MEMINFO_SNDBUF] - memory[SK_MEMINFO_WMEM_QUEUED];
+    return wide ? left - left / 4 : left / 2;
+}
+
+/* Splicing has no MSG_NOSIGNAL, and may happen in another call than the program's own. */
+static bool may_splice(struct odb_runtime *runtime) {
+    return runtime->options.splice && odb_pushes_sigpipe_is_ignored(&runtime->origin.pushes);
+}
+
+bool odb_outlet_is_known(const struct odb_fdtable *fds, int fd) {
+    return recall(fds, fd) == KNOWN;
+}
+
+size_t odb_outlet_room(struct odb_runtime *runtime, int fd, bool *splices) {
+    bool known = odb_outlet_is_known(&runtime->fds, fd), waits = false;
+    if (!known) {
+        if (!is_plain_tcp(fd)) return 0;
+        waits = !odb_outlet_never_waits(&runtime->fds, fd);
+        known = !waits && has_wide_window(fd);
+        if (known) learn(&runtime->fds, fd, KNOWN);
+    }
+    *splices = !waits && may_splice(runtime);
+    return room_of(fd, known);
+}
