@@ -179,6 +179,21 @@ static void dropped_pages_stay_guarded_and_are_mapped_again_without_a_system_cal
     end(pages);
 }
 
+static void dropped_pages_are_opened_at_once_where_that_is_asked_for(void) {
+    struct odb_span span = world_payload(1, 4 * P);
+    uint8_t *pages = world_pages(4 * P);
+    uint64_t fetches = world_count(ODB_STAT_fetches);
+    world_set("guard", "eager");
+    map(pages, &span);
+    CHECK(!readable(pages));
+    odb_windows_drop(&world.windows, pages, 4 * P);
+    for (int i = 0; i < 4; i++) CHECK(readable(pages + (size_t)i * P));
+    CHECK(!odb_windows_touch(&world.windows, pages, 4 * P));
+    CHECK_EQ(world_count(ODB_STAT_fetches), fetches);
+    world_set("guard", "sticky");
+    end(pages);
+}
+
 static void stale_pages_are_opened_without_a_fetch_before_the_kernel_sees_them(void) {
     struct odb_span span = world_payload(8, 4 * P);
     uint8_t *pages = world_pages(4 * P);
@@ -407,6 +422,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(window_overwritten_in_part_keeps_every_other_byte),
     CHECK_CASE(overwriting_whole_pages_fetches_nothing),
     CHECK_CASE(dropped_pages_stay_guarded_and_are_mapped_again_without_a_system_call),
+    CHECK_CASE(dropped_pages_are_opened_at_once_where_that_is_asked_for),
     CHECK_CASE(stale_pages_are_opened_without_a_fetch_before_the_kernel_sees_them),
     CHECK_CASE(fault_chunk_bounds_what_one_touch_fetches),
     CHECK_CASE(touch_of_ordinary_memory_is_not_ours),

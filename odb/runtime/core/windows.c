@@ -220,7 +220,8 @@ static void release(struct odb_windows *windows, void *start, size_t length, uin
 }
 
 void odb_windows_drop(struct odb_windows *windows, void *start, size_t length) {
-    release(windows, start, length, ODB_STALE, false);
+    bool eager = windows->options->guard == ODB_GUARD_EAGER;
+    release(windows, start, length, eager ? ODB_PLAIN : ODB_STALE, eager);
 }
 
 void odb_windows_open(struct odb_windows *windows, void *start, size_t length) {

@@ -89,7 +89,7 @@ int odb_windows_materialise(struct odb_windows *windows, const struct iovec *iov
 /* Before exactly [start, start + length) is overwritten: pages that are covered whole are dropped and opened, live pages covered in part are fetched. */
 int odb_windows_overwrite(struct odb_windows *windows, void *start, size_t length);
 
-/* The application gave the memory back (free) or its content up: live pages become stale; guards stay. */
+/* The application gave the memory back (free) or its content up: live pages become stale, and guards stay unless the option `guard` says otherwise. */
 void odb_windows_drop(struct odb_windows *windows, void *start, size_t length);
 
 /* As drop, and the pages become ordinary memory: for memory that goes back to an allocator that writes into it. */
