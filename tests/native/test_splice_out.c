@@ -2,7 +2,6 @@
  * wrong may cost a fetch, never a byte. */
 #include "check.h"
 #include "core/heap.h"
-#include "core/outlet.h"
 #include "core/transfer.h"
 #include "os/clock.h"
 #include "os/real.h"
@@ -287,7 +286,6 @@ static void other_sockets_and_flags_get_the_bytes_from_memory(void) {
         struct odb_span span = pushed(0, 10, WINDOW);
         uint8_t *memory = mapped(&span);
         client_of(kind == 1 ? AF_UNIX : AF_INET, &server, &client);
-        odb_outlet_forget(&world.fds, server); /* a number that was used before, of which the library has seen no end */
         if (kind != 0) world_nonblocking(server);
         if (kind == 3) world_set("splice", "off");
         note_counters();

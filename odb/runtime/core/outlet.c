@@ -11,8 +11,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* NEVER_WAITS is all that is known of streams. */
-enum outlet { UNKNOWN, NEVER_WAITS, KNOWN, COPIED };
+/* Of a strange descriptor nobody can tell whether it is the only one of its connection. That a stream never waits is all that is known of it. */
+enum outlet { STRANGE, OWN, NEVER_WAITS, KNOWN };
 
 /* Who has offered so much gets segments of half of it or more, and the kernel's charge for each of them is small beside it. */
 enum { WIDE_WINDOW = 16384 };
@@ -21,23 +21,31 @@ static _Atomic uint8_t *memory_of(const struct odb_fdtable *fds, int fd) {
     return fd >= 0 && fd < ODB_FDS ? &fds->slots[fd].outlet : NULL;
 }
 
+static void become(struct odb_fdtable *fds, int fd, uint8_t what) {
+    _Atomic uint8_t *memory = memory_of(fds, fd);
+    if (memory && atomic_load_explicit(memory, memory_order_relaxed) != what) atomic_store(memory, what);
+}
+
 bool odb_outlet_has_memory(const struct odb_fdtable *fds, int fd) {
     const _Atomic uint8_t *memory = memory_of(fds, fd);
-    return memory && atomic_load_explicit(memory, memory_order_relaxed) != UNKNOWN;
+    return memory && atomic_load_explicit(memory, memory_order_relaxed) != STRANGE;
+}
+
+void odb_outlet_made(struct odb_fdtable *fds, int fd) {
+    become(fds, fd, OWN);
 }
 
 void odb_outlet_changed(struct odb_fdtable *fds, int fd) {
-    if (odb_outlet_has_memory(fds, fd) && atomic_load(memory_of(fds, fd)) != COPIED)
-        atomic_store(memory_of(fds, fd), UNKNOWN);
+    if (odb_outlet_has_memory(fds, fd)) become(fds, fd, OWN);
 }
 
 void odb_outlet_forget(struct odb_fdtable *fds, int fd) {
-    if (odb_outlet_has_memory(fds, fd)) atomic_store(memory_of(fds, fd), UNKNOWN);
+    become(fds, fd, STRANGE);
 }
 
 void odb_outlet_copied(struct odb_fdtable *fds, int from, int to) {
-    if (memory_of(fds, from)) atomic_store(memory_of(fds, from), COPIED);
-    if (memory_of(fds, to)) atomic_store(memory_of(fds, to), COPIED);
+    become(fds, from, STRANGE);
+    become(fds, to, STRANGE);
 }
 
 /* Not something upon TCP (TLS), and nothing that limits what is unsent: what is kept could be refused then. */
@@ -49,12 +57,8 @@ static bool is_plain_tcp(int fd) {
            odb_real.getsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, &lowat_size) == 0 && lowat == 0;
 }
 
-/* Nobody else knows less than nothing: a copy is never vouched for. */
 static void learn(struct odb_fdtable *fds, int fd, uint8_t what) {
-    uint8_t before = UNKNOWN;
-    _Atomic uint8_t *memory = memory_of(fds, fd);
-    if (memory && !atomic_compare_exchange_strong(memory, &before, what) && before == NEVER_WAITS)
-        atomic_compare_exchange_strong(memory, &before, what);
+    if (odb_outlet_has_memory(fds, fd)) become(fds, fd, what);
 }
 
 /* A process that has connections in common with its children has their descriptors in common as well. */
@@ -62,7 +66,7 @@ static uint8_t recall(const struct odb_fdtable *fds, int fd) {
     const _Atomic uint8_t *memory = memory_of(fds, fd);
     return memory && !atomic_load_explicit(&fds->shared, memory_order_relaxed)
                ? atomic_load_explicit(memory, memory_order_relaxed)
-               : UNKNOWN;
+               : STRANGE;
 }
 
 bool odb_outlet_never_waits(struct odb_fdtable *fds, int fd) {

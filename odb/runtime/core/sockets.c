@@ -41,7 +41,7 @@ int odb_accept(struct odb_runtime *runtime, int fd, struct sockaddr *address, so
     bool frames = odb_activation_accepts(runtime, fd);
     int accepted = frames ? odb_real.accept4(fd, (struct sockaddr *)&own, &own_length, flags)
                           : odb_real.accept4(fd, address, length, flags);
-    odb_outlet_forget(&runtime->fds, accepted);
+    if (accepted >= 0 && !odb_runtime_is_foreign(runtime)) odb_outlet_made(&runtime->fds, accepted);
     if (!frames || accepted < 0) return accepted;
     if (address && length) {
         memcpy(address, &own, own_length < room ? own_length : room);

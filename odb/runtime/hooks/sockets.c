@@ -19,6 +19,7 @@ ODB_EXPORT int socket(int domain, int type, int protocol) {
     struct odb_runtime *runtime = odb_enter();
     int fd = odb_real.socket(domain, type, protocol);
     if (runtime) fresh(runtime, fd);
+    if (runtime && !odb_runtime_is_foreign(runtime)) odb_outlet_made(&runtime->fds, fd);
     return fd;
 }
 

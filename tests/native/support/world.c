@@ -3,6 +3,7 @@
 
 #include "../check.h"
 #include "core/heap.h"
+#include "core/outlet.h"
 #include "core/sockets.h"
 #include "core/transfer.h"
 #include "core/waiting.h"
@@ -119,6 +120,7 @@ void world_plain(int *near, int *far) {
     *far = odb_real.accept(listening, NULL, NULL);
     REQUIRE(*far >= 0);
     odb_real.close(listening);
+    odb_outlet_made(&world.fds, *near);
     world_nonblocking(*near);
 }
 
