@@ -42,6 +42,11 @@ void odb_pushes_sigpipe_changed(struct odb_pushes *pushes) {
     atomic_store_explicit(&pushes->sigpipe, SIGPIPE_UNKNOWN, memory_order_relaxed);
 }
 
+/* sendfile has no MSG_NOSIGNAL: where SIGPIPE is not ignored, only the helper thread, which blocks it, writes. */
+static bool may_write_here(struct odb_pushes *pushes) {
+    return odb_pushes_sigpipe_is_ignored(pushes);
+}
+
 static struct odb_push_consumer *find(struct odb_pushes *pushes, uint64_t id) {
     for (uint32_t i = 0; i < ODB_PUSH_CONSUMERS; i++)
         if (pushes->consumer[i].id == id) return &pushes->consumer[i];
@@ -150,9 +155,7 @@ void odb_pushes_send(struct odb_pushes *pushes, struct odb_push *push, const str
                                                              span->length, &push->serving) != 0)
         push->serving.payload = NULL;
     else
-        result = odb_pushes_sigpipe_is_ignored(pushes)
-                     ? write_body(push)
-                     : 0; /* sendfile has no MSG_NOSIGNAL: else only the helper thread, which blocks it, writes */
+        result = may_write_here(pushes) ? write_body(push) : 0;
     if (result == 0) {
         odb_lock_take(&pushes->lock);
         push->state =
