@@ -5,11 +5,13 @@
  */
 #include "scene.h"
 
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <spawn.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
@@ -287,11 +289,17 @@ static int connect_plainly(void) {
     return fd;
 }
 
+/* A send that has returned may still wait at its sender, for its turn where the kernel paces. */
+static void await_arrival(int fd) {
+    for (int left = 1; left > 0; usleep(100)) must(ioctl(fd, SIOCOUTQ, &left) == 0);
+}
+
 /* As one body, which may travel as a descriptor, or in writes that are too small for that. */
 static void send_body(int fd, bool whole) {
     char *bytes = filled(BODY, SEED);
     for (size_t at = 0, size = whole ? BODY : SMALL; at < BODY; at += size) send_all(fd, bytes + at, size);
     free(bytes);
+    await_arrival(fd);
 }
 
 static void check(int fd, size_t from, size_t length) {
