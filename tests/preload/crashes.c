@@ -2,7 +2,6 @@
 #include "scene.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/time.h>
@@ -51,13 +50,13 @@ static void note(int number, siginfo_t *info, void *context) {
     on_alternate = &here >= alternate && &here < alternate + sizeof alternate;
     sigprocmask(SIG_SETMASK, NULL, &mask);
     usr1_blocked = sigismember(&mask, SIGUSR1) == 1;
-    siglongjmp(back, 1);
+    jump_back(back);
 }
 
 static void note_plainly(int number) {
     must(number == SIGSEGV);
     handled++;
-    siglongjmp(back, 1);
+    jump_back(back);
 }
 
 static void touch(char *address) {
@@ -117,11 +116,11 @@ static void *touch_on_little_stack(void *memory) {
     return intact(memory) ? memory : NULL;
 }
 
-/* Of 8 KiB the kernel's frame takes most; the instrumented handler does not fit into what is left. */
+/* Beside the kernel's frame, which is the larger the more registers the machine has. An instrumented handler needs more. */
 #ifdef __SANITIZE_THREAD__
-enum { LITTLE = 16384 };
+enum { LITTLE = 14336 };
 #else
-enum { LITTLE = 8192 };
+enum { LITTLE = 6144 };
 #endif
 
 /* A touch needs little room: it is served on small stacks of threads and on small alternate stacks. */
@@ -132,7 +131,7 @@ static void little_stacks(void) {
     must(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, (size_t)32768) == 0);
     must(pthread_create(&thread, &attributes, touch_on_little_stack, first) == 0 &&
          pthread_join(thread, &result) == 0 && result == first);
-    stack_t stack = {.ss_sp = alternate, .ss_size = LITTLE};
+    stack_t stack = {.ss_sp = alternate, .ss_size = (size_t)sysconf(_SC_MINSIGSTKSZ) + LITTLE};
     must(sigaltstack(&stack, NULL) == 0);
     char *second = window();
     must(intact(second));

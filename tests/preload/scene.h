@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -66,6 +67,13 @@ static inline __attribute__((noreturn)) void give_up(const char *what, int line)
         must(kept_result < 0 || errno == ERRNO_BEFORE);                                                                \
         kept_result;                                                                                                   \
     })
+
+/* Out of a handler. A sanitizer that only watches the library is told, as instrumented programs tell it, that the frames which are jumped over are gone. */
+void __asan_handle_no_return(void) __attribute__((weak));
+static inline UNUSED __attribute__((noreturn)) void jump_back(sigjmp_buf back) {
+    if (__asan_handle_no_return) __asan_handle_no_return();
+    siglongjmp(back, 1);
+}
 
 /* Content: the byte at an offset of stream `seed`. */
 static inline uint8_t content(uint64_t seed, size_t offset) {

@@ -2,7 +2,6 @@
 #include "scene.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -76,7 +75,7 @@ static void on_crash(int number) {
     must(number == SIGSEGV);
     crashes++;
     look();
-    siglongjmp(back, 1);
+    jump_back(back);
 }
 
 static void touched_in_a_handler_of_crashes(void) {
