@@ -7,7 +7,8 @@ if(NOT ODB_WHEEL)
 endif()
 
 function(odb_compile target)
-  target_compile_options(${target} PRIVATE ${ODB_WARNINGS})
+  # The library is there from the start of a program, so its thread-local variables are found without a call.
+  target_compile_options(${target} PRIVATE ${ODB_WARNINGS} -ftls-model=initial-exec)
   target_compile_definitions(${target} PRIVATE _GNU_SOURCE)
   target_include_directories(${target} PRIVATE "${ODB_RUNTIME}")
   if(ODB_SANITIZE)

@@ -48,7 +48,7 @@ static void defaults_are_those_of_the_table(void) {
     CHECK_EQ(options.mode, ODB_MODE_PORTS);
     CHECK_EQ(options.capture, ODB_CAPTURE_FILE | ODB_CAPTURE_MEMORY);
     CHECK(options.align && options.coalesce);
-    CHECK_EQ(options.virtual_min, 16384);
+    CHECK_EQ(options.virtual_min, 32768);
     CHECK_EQ(options.memory_min, 65536);
     CHECK_EQ(options.listen.count, 0);
 }

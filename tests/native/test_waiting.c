@@ -358,6 +358,42 @@ static void owed_connections_take_turns_with_each_other_and_with_the_kernels(voi
     world_close(set);
 }
 
+/* What is owed is told without the kernel, but only in every other look, whatever other sets the thread waits on. */
+static void kernel_is_heard_though_bytes_are_owed_all_the_time(void) {
+    enum { SETS = 2, LOOKS = 6 };
+    int raws[SETS], fds[SETS], sets[SETS], ends[2], heard[SETS] = {0}, owed[SETS] = {0};
+    REQUIRE(pipe(ends) == 0 && odb_real.write(ends[1], "x", 1) == 1);
+    for (int i = 0; i < SETS; i++) {
+        begin(EPOLLIN);
+        put_real("abc");
+        check_event(-1, EPOLLIN);
+        take("a");
+        raws[i] = raw;
+        fds[i] = fd;
+        sets[i] = set;
+        world_epoll(set, EPOLL_CTL_ADD, ends[0], EPOLLIN);
+    }
+    atomic_store(&kernel_waits, 0);
+    for (int look = 0; look < LOOKS * SETS; look++) {
+        int which = look % SETS, count = world_wait(sets[which], events, 64, 5000);
+        for (int i = 0; i < count; i++) {
+            heard[which] += events[i].data.fd == ends[0];
+            owed[which] += events[i].data.fd == fds[which];
+        }
+    }
+    CHECK(kernel_waits < LOOKS * SETS);
+    for (int i = 0; i < SETS; i++) {
+        CHECK_EQ(owed[i], LOOKS);
+        CHECK(heard[i] >= LOOKS / 2);
+        raw = raws[i];
+        fd = fds[i];
+        set = sets[i];
+        end();
+    }
+    world_close(ends[0]);
+    world_close(ends[1]);
+}
+
 static void closed_descriptor_takes_its_owed_bytes_along(void) {
     begin(EPOLLIN);
     put_real("abc");
@@ -469,6 +505,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(classic_input_on_a_connection_with_framed_output_is_reported),
     CHECK_CASE(many_owed_connections_are_all_reported_whatever_room_there_is),
     CHECK_CASE(owed_connections_take_turns_with_each_other_and_with_the_kernels),
+    CHECK_CASE(kernel_is_heard_though_bytes_are_owed_all_the_time),
     CHECK_CASE(closed_descriptor_takes_its_owed_bytes_along),
     CHECK_CASE(bytes_left_by_a_read_through_a_duplicate_are_reported),
     CHECK_CASE(poll_and_select_know_owed_bytes_and_absorb_the_rest),

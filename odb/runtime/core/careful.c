@@ -18,7 +18,7 @@ struct attempt {
     sigjmp_buf back;
 };
 
-static _Thread_local struct attempt *current __attribute__((tls_model("initial-exec")));
+static _Thread_local struct attempt *current;
 
 /* The program's memory is touched between the two. */
 static inline void begin(struct attempt *attempt) {

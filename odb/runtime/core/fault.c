@@ -20,7 +20,7 @@ static struct {
 static _Thread_local struct {
     void *address;
     size_t openings;
-} last_plain __attribute__((tls_model("initial-exec")));
+} last_plain;
 
 /* The page at `address` is plain now. Was it perhaps not when it was touched? */
 static bool may_have_been_opened(void *address) {

@@ -10,7 +10,7 @@ static struct odb_frame *begin(struct odb_frames *frames, uint8_t type, size_t s
     frame->wire = start_size;
     frame->accepted = frame->real = 0;
     frame->push = NULL;
-    frame->read = frame->late = false;
+    frame->read = frame->late = frame->unwritten = false;
     frame->first_iov = frames->iovs;
     frames->iov[frames->iovs++] = (struct iovec){frame->start, start_size};
     return frame;
@@ -62,11 +62,18 @@ void odb_frames_encode_span(uint8_t start[ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRI
 void odb_frames_add_span(struct odb_frames *frames, const struct odb_span *span, const struct odb_cut *cut,
                          const void *head, const void *tail) {
     struct odb_frame *frame = begin(frames, ODB_WIRE_VIRTUAL, ODB_WIRE_HEADER_SIZE + ODB_WIRE_DESCRIPTOR_SIZE);
-    odb_frames_encode_span(frame->start, span, cut);
+    frame->unwritten = cut->head == 0 && cut->tail == 0;
+    if (!frame->unwritten) odb_frames_encode_span(frame->start, span, cut);
     frame->body = odb_span_part(span, cut->head, cut->body);
     frame->accepted = cut->body;
     append(frames, frame, head, cut->head);
     append(frames, frame, tail, cut->tail);
+}
+
+void odb_frames_write(struct odb_frame *frame) {
+    struct odb_cut cut = {.body = frame->body.length};
+    if (frame->unwritten) odb_frames_encode_span(frame->start, &frame->body, &cut);
+    frame->unwritten = false;
 }
 
 /* Where the next byte behind `before` bytes of this batch lies for such a receiver. */

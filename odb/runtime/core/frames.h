@@ -25,6 +25,7 @@ struct odb_frame {
     uint8_t type;          /* enum odb_wire_type */
     struct odb_push *push; /* taken for the body; null: not pushed */
     bool read;             /* of a file that was read, some time ago */
+    bool unwritten;        /* its descriptor is written when it is sent: until then it may become part of another one */
     bool late;             /* the body is to be pushed once nothing can be added to it any more */
     struct odb_span body;  /* of a descriptor; what is pushed */
 };
@@ -81,6 +82,12 @@ struct odb_cut odb_frames_cut(const struct odb_frames *frames, const struct odb_
 /* As many of the pieces as fit, cut for `receiver`. */
 void odb_frames_add_pieces(struct odb_frames *frames, const struct odb_options *options,
                            const struct odb_geometry *receiver, const struct odb_piece *pieces, int count);
+
+/* Writes what is unwritten of a frame, or of all: before its iovs are used. */
+void odb_frames_write(struct odb_frame *frame);
+static inline void odb_frames_write_all(struct odb_frames *frames) {
+    for (int i = 0; i < frames->count; i++) odb_frames_write(&frames->frame[i]);
+}
 
 /* The iovs of frame `index`. */
 static inline int odb_frames_iov(const struct odb_frames *frames, int index, const struct iovec **iov) {

@@ -44,7 +44,7 @@ struct odb_gather {
 };
 
 /* Is what comes behind the bytes that the calling thread has received last at hand? Then it will receive them now, and what it sends before can wait for what it sends after. */
-extern _Thread_local bool odb_gather_more __attribute__((tls_model("initial-exec")));
+extern _Thread_local bool odb_gather_more;
 
 /* Is anything kept in the place? */
 static inline bool odb_gather_has(const struct odb_gather *gather) {

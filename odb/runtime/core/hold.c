@@ -296,14 +296,15 @@ static bool extends_real(struct odb_outbox *outbox, const struct odb_frame *fram
     return true;
 }
 
-static void append(struct odb_runtime *runtime, struct odb_stream *stream, const struct odb_frames *frames, int index) {
+static void append(struct odb_runtime *runtime, struct odb_stream *stream, struct odb_frames *frames, int index) {
     struct odb_outbox *outbox = &stream->out;
-    const struct odb_frame *frame = &frames->frame[index];
+    struct odb_frame *frame = &frames->frame[index];
     struct odb_held *held = &outbox->held;
     const struct iovec *iov;
     int count = odb_frames_iov(frames, index, &iov);
     if (extends_span(&runtime->options, outbox, frame) || extends_real(outbox, frame, iov, count)) return;
     odb_hold_push(runtime, stream);
+    odb_frames_write(frame);
     bool edged = frame->type == ODB_WIRE_VIRTUAL && frame->real > 0; /* bytes follow its descriptor */
     held->last = edged ? ODB_WIRE_HELLO : frame->type;
     held->last_at = outbox->end;
@@ -320,7 +321,7 @@ static void list(struct odb_holds *holds, struct odb_outbox *outbox) {
     enlist(holds, outbox);
 }
 
-bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames) {
+bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames) {
     struct odb_outbox *outbox = &stream->out;
     size_t wire = 0;
     for (int i = 0; i < frames->count; i++) wire += frames->frame[i].wire;

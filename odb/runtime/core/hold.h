@@ -52,7 +52,7 @@ void odb_hold_move(struct odb_runtime *runtime, int fd);
 bool odb_hold_may(struct odb_runtime *runtime, struct odb_stream *stream, int fd);
 
 /* Under out.lock, with nothing stalled: copies the frames into the outbox. False: too much; they have to be sent now. */
-bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, const struct odb_frames *frames);
+bool odb_hold_frames(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames);
 
 /* Under out.lock: what has been held grows no more and is about to leave. */
 void odb_hold_push(struct odb_runtime *runtime, struct odb_stream *stream);

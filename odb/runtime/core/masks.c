@@ -6,8 +6,8 @@
 #include <errno.h>
 
 static bool installed;
-static _Thread_local volatile sig_atomic_t wished __attribute__((tls_model("initial-exec")));
-static _Thread_local volatile sig_atomic_t postponed __attribute__((tls_model("initial-exec")));
+static _Thread_local volatile sig_atomic_t wished;
+static _Thread_local volatile sig_atomic_t postponed;
 
 void odb_masks_install(void) {
     sigset_t segv, before;

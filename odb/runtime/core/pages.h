@@ -31,6 +31,11 @@ static inline odb_page_entry *odb_pages_find(const struct odb_pages *pages, uint
     return level ? &level[(address >> 12) & 0x3ffff] : NULL;
 }
 
+/* The entry of the page at `address`, the one before it being that of the page before. */
+static inline odb_page_entry *odb_pages_next(const struct odb_pages *pages, odb_page_entry *before, uintptr_t address) {
+    return before && (address & 0x3fffffff) != 0 ? before + 1 : odb_pages_find(pages, address);
+}
+
 static inline uintptr_t odb_pages_get(const struct odb_pages *pages, uintptr_t address) {
     odb_page_entry *entry = odb_pages_find(pages, address);
     return entry ? atomic_load_explicit(entry, memory_order_acquire) : 0;

@@ -1,7 +1,7 @@
 /* requester.c: one word per thread. */
 #include "core/requester.h"
 
-static _Thread_local uint64_t requester __attribute__((tls_model("initial-exec")));
+static _Thread_local uint64_t requester;
 
 void odb_requester_is(uint64_t consumer) {
     requester = consumer;

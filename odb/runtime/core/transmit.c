@@ -150,6 +150,7 @@ static ssize_t send_frames(struct odb_runtime *runtime, struct odb_stream *strea
     odb_hold_push(runtime, stream);
     if (stream->out.held.sends > 0) stream->out.held.lone = 0;
     push_late(runtime, frames);
+    odb_frames_write_all(frames);
     ssize_t sent = send_batch(&stream->out, fd, frames, tail ? flags | MSG_MORE : flags);
     if (sent < 0) return sent;
     push(runtime, frames, (size_t)sent);

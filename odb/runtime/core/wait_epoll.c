@@ -152,6 +152,25 @@ static int wait_kernel(int set, struct epoll_event *events, int room, const stru
     return odb_real.epoll_pwait(set, events, room, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds, mask);
 }
 
+/* A set whose last look left out the kernel. */
+static _Thread_local int behind = -1;
+
+/* Does an event of this registration say all that there is to say? Of the rest the kernel tells what is new, not what is. */
+static bool says_all(const struct odb_interest *interest) {
+    return (interest->events & EPOLLET) || !(interest->events & ~(uint32_t)(EPOLLIN | EPOLLRDNORM | EPOLLONESHOT));
+}
+
+/* What is owed is told without a question to the kernel, which mostly has nothing more to tell so soon: but never twice in a row, or it would not be heard. */
+static bool may_leave_kernel_out(int set, const struct odb_interest *owners, int injected) {
+    bool may = injected > 0 && behind < 0;
+    for (int i = 0; i < injected && may; i++) may = says_all(&owners[i]);
+    if (may)
+        behind = set;
+    else if (behind == set)
+        behind = -1;
+    return may;
+}
+
 /* One look at what is owed, for `share` events at most, and one at the kernel: without patience if something is owed, or if owed events have no share in this look.
  * *reported: how many events the kernel had. */
 static int look(struct odb_runtime *runtime, int set, struct epoll_event *events, int room, int share,
@@ -160,9 +179,10 @@ static int look(struct odb_runtime *runtime, int set, struct epoll_event *events
     struct odb_interest owners[OWED_BATCH];
     int injected = share > 0 ? inject(runtime, set, events, owners, share) : 0;
     if (injected == 0) odb_hold_release(runtime);
-    *reported = injected == room ? 0
-                                 : wait_kernel(set, events + injected, room - injected,
-                                               injected > 0 || share == 0 ? &at_once : left, mask);
+    *reported = 0;
+    if (injected < room && !may_leave_kernel_out(set, owners, injected))
+        *reported =
+            wait_kernel(set, events + injected, room - injected, injected > 0 || share == 0 ? &at_once : left, mask);
     if (*reported < 0) return injected > 0 ? injected : *reported;
     return sift(runtime, set, events, owners, injected, *reported);
 }

@@ -60,6 +60,23 @@ static void leave_empty(uintptr_t start, size_t length) {
     errno = saved;
 }
 
+/* Under the lock. As odb_windows_set for every page of the range. */
+static void set_all(struct odb_windows *windows, uintptr_t start, uintptr_t end, uintptr_t value) {
+    size_t guarded = 0, opened = 0;
+    odb_page_entry *entry = NULL;
+    for (uintptr_t page = start; page < end; page += ODB_PAGE) {
+        entry = odb_pages_next(&windows->pages, entry, page);
+        uintptr_t old = atomic_load_explicit(entry, memory_order_relaxed);
+        atomic_store_explicit(entry, value, memory_order_release);
+        guarded += old == ODB_PLAIN && value != ODB_PLAIN;
+        opened += old != ODB_PLAIN && value == ODB_PLAIN;
+        struct odb_window *window = odb_entry_window(old);
+        if (window && window != odb_entry_window(value)) odb_window_unref(windows, window);
+    }
+    if (guarded != opened) atomic_fetch_add(&windows->guarded, guarded - opened);
+    if (opened > 0) atomic_fetch_add(&windows->openings, opened);
+}
+
 /* Guards every plain page of the range, in as few calls as there are runs. On failure the pages guarded so far are opened again. */
 static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t end) {
     for (uintptr_t page = start; page < end;) {
@@ -87,8 +104,10 @@ static int guard_plain(struct odb_windows *windows, uintptr_t start, uintptr_t e
 
 /* All entries of the range must exist before anything changes, and none may be busy. 1: wait and try again. */
 static int prepare(struct odb_windows *windows, uintptr_t start, uintptr_t end) {
+    odb_page_entry *entry = NULL;
     for (uintptr_t page = start; page < end; page += ODB_PAGE) {
-        odb_page_entry *entry = odb_pages_make(&windows->pages, page);
+        entry = odb_pages_next(&windows->pages, entry, page);
+        if (!entry) entry = odb_pages_make(&windows->pages, page);
         if (!entry) return -ENOMEM;
         if (odb_entry_is_busy(atomic_load(entry))) return 1;
     }
@@ -125,7 +144,7 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
                                       .next = windows->first};
         if (window->next) window->next->previous = window;
         windows->first = window;
-        for (uintptr_t page = first; page < end; page += ODB_PAGE) odb_windows_set(windows, page, (uintptr_t)window);
+        set_all(windows, first, end, (uintptr_t)window);
         odb_count(windows->stats, ODB_STAT_windows_mapped, 1);
         odb_delivery_mapped(odb_windows_delivery(windows, span), length,
                             odb_span_is_read(span) ? READS_QUARTERS : RECEIVED_QUARTERS);
@@ -139,13 +158,7 @@ int odb_windows_map(struct odb_windows *windows, void *start, size_t length, con
 }
 
 void odb_windows_set(struct odb_windows *windows, uintptr_t page, uintptr_t value) {
-    odb_page_entry *entry = odb_pages_find(&windows->pages, page);
-    uintptr_t old = atomic_exchange_explicit(entry, value, memory_order_acq_rel);
-    if ((old == ODB_PLAIN) != (value == ODB_PLAIN))
-        atomic_fetch_add(&windows->guarded, value == ODB_PLAIN ? (size_t)-1 : 1);
-    if (old != ODB_PLAIN && value == ODB_PLAIN) atomic_fetch_add(&windows->openings, 1);
-    struct odb_window *window = odb_entry_window(old);
-    if (window && window != odb_entry_window(value)) odb_window_unref(windows, window);
+    set_all(windows, page, page + ODB_PAGE, value);
 }
 
 struct odb_span odb_window_page_span(const struct odb_window *window, uintptr_t page) {
@@ -167,7 +180,11 @@ size_t odb_windows_find(struct odb_windows *windows, const void *address, size_t
     const struct odb_window *previous = window;
     for (page += ODB_PAGE; page < end; page += ODB_PAGE) {
         window = odb_entry_window(odb_pages_get(&windows->pages, page));
-        if (!window || (window != previous && !windows->options->coalesce)) break;
+        if (window == previous) { /* whose pages follow each other as its bytes do */
+            run.length += ODB_PAGE;
+            continue;
+        }
+        if (!window || !windows->options->coalesce) break;
         struct odb_span next = odb_window_page_span(window, page);
         if (!odb_span_continues(&run, &next)) break;
         previous = window;
@@ -203,12 +220,10 @@ static void release(struct odb_windows *windows, void *start, size_t length, uin
             continue;
         }
         if (entry != ODB_PLAIN) {
-            odb_windows_set(windows, page, value);
             while (stop < end && (entry = odb_pages_get(&windows->pages, stop)) != ODB_PLAIN &&
-                   !odb_entry_is_busy(entry)) {
-                odb_windows_set(windows, stop, value);
+                   !odb_entry_is_busy(entry))
                 stop += ODB_PAGE;
-            }
+            set_all(windows, page, stop, value);
             if (open) {
                 odb_count(windows->stats, ODB_STAT_guard_calls, 1);
                 odb_guard_open((void *)page, stop - page);
