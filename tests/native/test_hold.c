@@ -1,72 +1,13 @@
-/* Sends of an event loop that are held: what they become on the wire, when they leave, and that none is lost or sent twice. */
-#include "check.h"
+/* Sends of an event loop that are held: what they become on the wire, and when they leave. */
 #include "core/heap.h"
-#include "core/sharing.h"
-#include "core/sockets.h"
 #include "core/sockopt.h"
-#include "core/transfer.h"
 #include "core/waiting.h"
-#include "os/real.h"
-#include "payload_fixture.h"
-#include "support/world.h"
+#include "hold_fixture.h"
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <linux/tcp.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define P ((size_t)ODB_PAGE)
-
-static int client, server, set;
-static struct epoll_event events[4];
-
-/* The client's end is in a loop, has said HELLO, and the loop has turned. */
-static void begin_turn(void) {
-    world_nonblocking(client);
-    set = world_set_made();
-    world_epoll(set, EPOLL_CTL_ADD, client, EPOLLIN);
-    CHECK_EQ(world_wait(set, events, 4, 0), 0);
-    CHECK_EQ(world_send(client, "!", 1, 0), 1);
-    CHECK_EQ(world_count(ODB_STAT_sends_held), 0);
-}
-
-static void begin(void) {
-    char byte;
-    atomic_store(&world.stats.entries[ODB_STAT_sends_held].value, 0);
-    atomic_store(&world.stats.entries[ODB_STAT_hold_rescues].value, 0);
-    world_connect(&client, &server);
-    begin_turn();
-    world_recv_all(server, &byte, 1, 1);
-}
-
-static void end(void) {
-    world_close(client);
-    world_close(server);
-    world_close(set);
-}
-
-static void next_turn(void) {
-    CHECK_EQ(world_wait(set, events, 4, 0), 0);
-}
-
-static void say(const char *text) {
-    CHECK_EQ(world_send(client, text, strlen(text), 0), strlen(text));
-}
-
-static void hear(const char *text) {
-    char bytes[64];
-    world_recv_all(server, bytes, strlen(text), sizeof bytes);
-    CHECK_MEM_EQ(bytes, text, strlen(text));
-}
-
-static size_t held_now(void) {
-    struct odb_outbox *out = &world_stream(client)->out;
-    odb_lock_take(&out->lock);
-    size_t held = out->end - out->begin;
-    odb_lock_drop(&out->lock);
-    return held;
-}
 
 static void sends_of_a_turn_leave_as_one_segment_with_the_next_wait(void) {
     begin();
@@ -297,43 +238,6 @@ static void bytes_that_are_held_are_bounded(void) {
     end();
 }
 
-/* Also when the rescuer has had nothing to do for so long that it hardly looks any more; from then on it looks often again. */
-static void late_rescue_is_bounded_and_makes_the_next_one_early(void) {
-    begin();
-    struct pollfd there = {.fd = server, .events = POLLIN};
-    atomic_store(&world.holds.quiet, 1000);
-    atomic_store(&world.holds.ticking, false);
-    say("nobody waits");
-    REQUIRE(odb_real.poll(&there, 1, 5000) == 1);
-    hear("nobody waits");
-    CHECK(atomic_load(&world.holds.quiet) <= 1);
-    end();
-}
-
-static void loop_that_does_not_turn_is_rescued_and_not_held_for_a_while(void) {
-    begin();
-    struct pollfd there = {.fd = server, .events = POLLIN};
-    atomic_store(&world.holds.ticking, false);
-    say("nobody waits");
-    REQUIRE(odb_real.poll(&there, 1, 5000) == 1);
-    hear("nobody waits");
-    CHECK_EQ(world_count(ODB_STAT_hold_rescues), 1);
-    say("so this goes at once");
-    CHECK_EQ(held_now(), 0);
-    hear("so this goes at once");
-    for (int i = 0; held_now() == 0; i++) {
-        REQUIRE(i < 10000);
-        say("x");
-        next_turn();
-        hear("x");
-        say("x");
-        if (held_now() == 0) hear("x");
-    }
-    next_turn();
-    hear("x");
-    end();
-}
-
 static void whatever_else_a_thread_turns_to_comes_after_what_it_holds(void) {
     char byte;
     struct pollfd entry = {.fd = -1, .events = POLLIN};
@@ -373,121 +277,6 @@ static void only_what_the_thread_waits_for_is_held(void) {
     end();
 }
 
-/* The peer's end is told by the kernel, and so is what follows from it. */
-static void nothing_is_held_towards_a_peer_that_has_ended(void) {
-    char byte;
-    begin();
-    world_send_all(server, "!", 1);
-    CHECK_EQ(odb_shutdown(&world, server, SHUT_WR), 0);
-    CHECK_EQ(world_wait(set, events, 4, 5000), 1);
-    CHECK_EQ(world_recv(client, &byte, 1, 0), 1);
-    CHECK_EQ(world_recv(client, &byte, 1, 0), 0);
-    say("last words");
-    CHECK_EQ(held_now(), 0);
-    hear("last words");
-    end();
-}
-
-static void child_of_fork_leaves_what_its_parent_holds_to_it(void) {
-    int status;
-    begin();
-    say("once");
-    odb_hold_before_fork(&world);
-    pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        odb_hold_after_fork_child(&world);
-        odb_sharing_after_fork_child(&world.fds);
-        _exit(odb_outbox_is_empty(&world_stream(client)->out) && atomic_load(&world.holds.count) == 0 ? 7 : 8);
-    }
-    odb_hold_after_fork_parent(&world);
-    REQUIRE(waitpid(child, &status, 0) == child);
-    CHECK_EQ(WEXITSTATUS(status), 7);
-    next_turn();
-    say(", and no more");
-    next_turn();
-    hear("once, and no more");
-    end();
-}
-
-/* A program that forks while its threads work, and closes everything in the child (I11). */
-static void child_of_fork_beside_a_busy_thread_can_close_its_connection(void) {
-    int status;
-    char byte;
-    begin();
-    struct odb_lock *busy = &world_stream(client)->out.lock;
-    odb_lock_take(busy);
-    odb_sharing_before_fork(&world.fds);
-    odb_hold_before_fork(&world);
-    pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        odb_hold_after_fork_child(&world);
-        odb_sharing_after_fork_child(&world.fds);
-        bool refused = world_recv(client, &byte, 1, MSG_DONTWAIT) == -1 && errno == ECONNRESET;
-        world_close(client);
-        world_close(server);
-        _exit(refused ? 7 : 8);
-    }
-    odb_hold_after_fork_parent(&world);
-    odb_sharing_after_fork_parent(&world.fds);
-    odb_lock_drop(busy);
-    REQUIRE(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status));
-    CHECK_EQ(WEXITSTATUS(status), 7);
-    say("still here");
-    next_turn();
-    hear("still here");
-    end();
-}
-
-/* The socket tells of a reset once, and may tell a send that the application does not know of. */
-static void reset_that_meets_a_held_send_is_told_to_the_receiver(void) {
-    struct linger at_once = {.l_onoff = 1};
-    char byte;
-    begin();
-    say("too late");
-    REQUIRE(odb_real.setsockopt(server, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
-    world_close(server);
-    odb_hold_release_all(&world);
-    CHECK(world_recv(client, &byte, 1, 0) == -1 && errno == ECONNRESET);
-    CHECK_EQ(world_recv(client, &byte, 1, 0), 0);
-    world_close(client);
-    world_close(set);
-}
-
-/* What was accepted must arrive, and room must be told of again (I5). */
-static void full_socket_stops_the_sender_and_tells_of_room(void) {
-    static uint8_t bytes[8 << 20], got[8 << 20];
-    size_t done = 0, seen = 0;
-    bool stopped = false;
-    begin();
-    fixture_fill(bytes, sizeof bytes, 6, 0);
-    world_epoll(set, EPOLL_CTL_MOD, client, EPOLLOUT | EPOLLET);
-    while (done < sizeof bytes) {
-        while (world_wait(set, events, 4, 0) == 0) {
-            ssize_t more = world_recv(server, got + seen, sizeof got - seen, 0);
-            REQUIRE(more > 0);
-            seen += (size_t)more;
-        }
-        ssize_t sent;
-        for (; done < sizeof bytes; done += (size_t)sent) {
-            size_t left = sizeof bytes - done, length = done % 3000 + 1;
-            sent = world_send(client, bytes + done, length < left ? length : left, MSG_NOSIGNAL);
-            if (sent < 0) break;
-        }
-        REQUIRE(done == sizeof bytes || errno == EAGAIN);
-        stopped = stopped || done < sizeof bytes;
-    }
-    CHECK(stopped);
-    world_close(client);
-    world_recv_all(server, got + seen, sizeof got - seen, sizeof got);
-    CHECK_MEM_EQ(got, bytes, sizeof bytes);
-    world_close(server);
-    world_close(set);
-}
-
 static void options_about_waiting_are_the_runtimes(void) {
     int one = 1, zero = 0, found = -1;
     socklen_t length = sizeof found;
@@ -505,13 +294,6 @@ static void options_about_waiting_are_the_runtimes(void) {
     end();
 }
 
-static void nothing_is_left_behind(void) {
-    /* The helper thread lets go of a stream a moment after it has sent for it. */
-    for (int i = 0; i < 5000 && atomic_load(&world.fds.streams) > 0; i++) odb_real.poll(NULL, 0, 1);
-    CHECK_EQ(atomic_load(&world.fds.streams), 0);
-    CHECK_EQ(atomic_load(&world.holds.count), 0);
-}
-
 static const struct check_case cases[] = {
     CHECK_CASE(sends_of_a_turn_leave_as_one_segment_with_the_next_wait),
     CHECK_CASE(spans_that_go_on_become_one_descriptor),
@@ -526,15 +308,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(bytes_that_are_held_are_bounded),
     CHECK_CASE(whatever_else_a_thread_turns_to_comes_after_what_it_holds),
     CHECK_CASE(only_what_the_thread_waits_for_is_held),
-    CHECK_CASE(nothing_is_held_towards_a_peer_that_has_ended),
-    CHECK_CASE(child_of_fork_leaves_what_its_parent_holds_to_it),
-    CHECK_CASE(child_of_fork_beside_a_busy_thread_can_close_its_connection),
-    CHECK_CASE(reset_that_meets_a_held_send_is_told_to_the_receiver),
-    CHECK_CASE(full_socket_stops_the_sender_and_tells_of_room),
     CHECK_CASE(options_about_waiting_are_the_runtimes),
-    /* The last one that holds: it lets the timer go. */
-    CHECK_CASE(late_rescue_is_bounded_and_makes_the_next_one_early),
-    CHECK_CASE(loop_that_does_not_turn_is_rescued_and_not_held_for_a_while),
     CHECK_CASE(nothing_is_left_behind),
 };
 
