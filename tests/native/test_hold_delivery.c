@@ -170,9 +170,6 @@ static const struct check_case cases[] = {
 };
 
 int main(int argc, char **argv) {
-    world_begin((const char *const[]){"capture=file", NULL}); /* large writes stay real */
-    atomic_store(&world.windows.threads, true);
-    atomic_store(&world.holds.ticking,
-                 true); /* what is held stays so, however slow this machine is: the timer counts as armed already */
+    begin_holding();
     return check_run(cases, sizeof cases / sizeof *cases, argc, argv);
 }

@@ -289,7 +289,7 @@ static int connect_plainly(void) {
     return fd;
 }
 
-/* A send that has returned may still wait at its sender, for its turn where the kernel paces. */
+/* A send that has returned may still wait at its sender, for its turn where the kernel paces. No event that can be waited for tells of its arrival; this asks the kernel, which knows. */
 static void await_arrival(int fd) {
     for (int left = 1; left > 0; usleep(100)) must(ioctl(fd, SIOCOUTQ, &left) == 0);
 }

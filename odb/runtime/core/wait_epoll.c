@@ -161,7 +161,7 @@ static bool says_all(const struct odb_interest *interest) {
 }
 
 /* What is owed is told without a question to the kernel, which mostly has nothing more to tell so soon: but never twice in a row, or it would not be heard. */
-static bool may_leave_kernel_out(int set, const struct odb_interest *owners, int injected) {
+static bool leaves_kernel_out(int set, const struct odb_interest *owners, int injected) {
     bool may = injected > 0 && behind < 0;
     for (int i = 0; i < injected && may; i++) may = says_all(&owners[i]);
     if (may)
@@ -180,7 +180,7 @@ static int look(struct odb_runtime *runtime, int set, struct epoll_event *events
     int injected = share > 0 ? inject(runtime, set, events, owners, share) : 0;
     if (injected == 0) odb_hold_release(runtime);
     *reported = 0;
-    if (injected < room && !may_leave_kernel_out(set, owners, injected))
+    if (injected < room && !leaves_kernel_out(set, owners, injected))
         *reported =
             wait_kernel(set, events + injected, room - injected, injected > 0 || share == 0 ? &at_once : left, mask);
     if (*reported < 0) return injected > 0 ? injected : *reported;
