@@ -13,19 +13,19 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-enum { PART = 16384, PARTS = 4, BODY = PART * PARTS, EDGE = 300, PATIENCE_MS = 30000 };
+enum { PART = 16384, PARTS = 4, BODY = PART * PARTS, LARGE = 2 * BODY, EDGE = 300, PATIENCE_MS = 30000 };
 
 static int set, near, far;
 static uint64_t fetches, spliced, splices, skipped;
 static struct odb_span span;
 static uint8_t *memory, edge[EDGE];
 
-static struct odb_push *take_push(void) {
+static struct odb_push *take_push(size_t length) {
     struct odb_span small = world_payload(1, 100);
     for (uint64_t since = odb_clock_ms();;) {
         uint8_t bytes[100];
         struct iovec iov = {bytes, sizeof bytes};
-        struct odb_push *push = odb_pushes_take(&world.origin.pushes, 0, BODY);
+        struct odb_push *push = odb_pushes_take(&world.origin.pushes, 0, length);
         if (push) return push;
         CHECK_EQ(odb_channels_fetch(&world.channels, &small, &iov, 1), 0); /* makes us known */
         sched_yield();
@@ -41,16 +41,16 @@ static void await_on_channel(int amount) {
     for (int there = 0; there < amount;) REQUIRE(ioctl(channel_of(&span), FIONREAD, &there) == 0);
 }
 
-/* The body is announced as pushed, of which `written` bytes are; its parts are windows. */
-static void begin_with(uint32_t seed, size_t written) {
-    span = world_payload(seed, BODY);
-    struct odb_push *push = take_push();
+/* A body is announced as pushed, of which `written` bytes are; its parts are windows. */
+static void begin_body(uint32_t seed, size_t length, size_t written) {
+    span = world_payload(seed, length);
+    struct odb_push *push = take_push(length);
     struct odb_span part = odb_span_part(&span, 0, written);
     span.push_channel = push->number;
     span.push_position = push->position;
     odb_pushes_send(&world.origin.pushes, push, &part, true);
-    await_on_channel((int)written);
-    memory = world_pages(BODY);
+    await_on_channel(written < BODY ? (int)written : BODY); /* the kernel may leave the rest with its sender */
+    memory = world_pages(length);
     world_plain(&near, &far);
     set = world_set_made();
     world_epoll(set, EPOLL_CTL_ADD, near, EPOLLOUT | EPOLLET);
@@ -61,6 +61,10 @@ static void begin_with(uint32_t seed, size_t written) {
     spliced = world_count(ODB_STAT_spliced_bytes);
     splices = world_count(ODB_STAT_splices);
     skipped = world_count(ODB_STAT_push_bytes_skipped);
+}
+
+static void begin_with(uint32_t seed, size_t written) {
+    begin_body(seed, BODY, written);
 }
 
 static void begin(uint32_t seed) {
@@ -123,6 +127,21 @@ static void parts_are_spliced_together(void) {
     check_counters(0, BODY);
     CHECK_EQ(world_count(ODB_STAT_splices) - splices, 1);
     CHECK(fixture_same(memory, BODY, 2, 0)); /* whoever reads it after all fetches it */
+    end();
+}
+
+static void the_beginning_of_a_large_body_does_not_wait_for_the_rest(void) {
+    int room = 4 * LARGE;
+    begin_body(15, LARGE, LARGE);
+    REQUIRE(odb_real.setsockopt(near, SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+    for (int i = 0; i <= PARTS; i++) relay(i, true);
+    CHECK_EQ(kept(), PART);
+    arrives(BODY, 15, 0);
+    for (int i = PARTS + 1; i < 2 * PARTS; i++) relay(i, i + 1 < 2 * PARTS);
+    CHECK_EQ(kept(), 0);
+    arrives(BODY, 15, BODY);
+    check_counters(0, LARGE);
+    CHECK_EQ(world_count(ODB_STAT_splices) - splices, 2);
     end();
 }
 
@@ -288,6 +307,7 @@ static void a_client_that_is_gone_is_told_of(void) {
 
 static const struct check_case cases[] = {
     CHECK_CASE(parts_are_spliced_together),
+    CHECK_CASE(the_beginning_of_a_large_body_does_not_wait_for_the_rest),
     CHECK_CASE(a_header_goes_before_and_other_bytes_behind),
     CHECK_CASE(the_next_wait_sends),
     CHECK_CASE(the_end_of_a_body_is_taken_from_behind_what_is_kept),

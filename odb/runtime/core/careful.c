@@ -20,6 +20,13 @@ struct attempt {
 
 static _Thread_local struct attempt *current;
 
+/* Sets all but `back`: clearing that as well, as an initialiser would, takes longer than most attempts. */
+static inline void prepare(struct attempt *attempt, uintptr_t start, size_t length) {
+    attempt->start = start;
+    attempt->length = length;
+    attempt->outer = current;
+}
+
 /* The program's memory is touched between the two. */
 static inline void begin(struct attempt *attempt) {
     current = attempt;
@@ -43,8 +50,9 @@ static TOUCHING void write_pages(uintptr_t start, size_t pages) {
 }
 
 static int touch(uintptr_t start, size_t length, void (*pages)(uintptr_t, size_t)) {
-    struct attempt attempt = {.start = start, .length = length, .outer = current};
+    struct attempt attempt;
     if (length == 0) return 0;
+    prepare(&attempt, start, length);
     if (sigsetjmp(attempt.back, 0) != 0) {
         end(&attempt);
         return -EFAULT;
@@ -64,7 +72,8 @@ int odb_careful_writable(void *memory, size_t length) {
 }
 
 int odb_careful_put(void *to, const void *bytes, size_t length) {
-    struct attempt attempt = {.start = (uintptr_t)to, .length = length, .outer = current};
+    struct attempt attempt;
+    prepare(&attempt, (uintptr_t)to, length);
     if (sigsetjmp(attempt.back, 0) != 0) {
         end(&attempt);
         return -EFAULT;

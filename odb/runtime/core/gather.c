@@ -58,13 +58,16 @@ static bool get_ready(struct odb_gather *gather) {
     return gather->kept.memory != NULL;
 }
 
+static size_t length_of(const struct msghdr *message) {
+    size_t length = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) length += message->msg_iov[i].iov_len;
+    return length;
+}
+
 /* Is it a message that can be kept? */
 static bool is_part(const struct msghdr *message, int flags) {
-    size_t length = 0;
-    if (message->msg_namelen > 0 || message->msg_controllen > 0 || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))
-        return false;
-    for (size_t i = 0; i < message->msg_iovlen; i++) length += message->msg_iov[i].iov_len;
-    return length > 0;
+    return message->msg_namelen == 0 && message->msg_controllen == 0 &&
+           !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)) && length_of(message) > 0;
 }
 
 static bool may_begin(struct odb_runtime *runtime, int fd) {
@@ -72,12 +75,12 @@ static bool may_begin(struct odb_runtime *runtime, int fd) {
 }
 
 /* Under the lock. */
-static bool is_open_for(struct odb_runtime *runtime, int fd) {
+static bool is_open_for(struct odb_runtime *runtime, int fd, size_t bound) {
     struct odb_gather *gather = &runtime->gather;
     if (odb_gather_has(gather)) return atomic_load(&gather->fd) == fd;
     if (atomic_load(&gather->leaving) || !get_ready(gather)) return false;
     gather->most = odb_outlet_room(runtime, fd, &gather->splices);
-    if (gather->most > ODB_GATHERED_MOST) gather->most = ODB_GATHERED_MOST;
+    if (gather->most > bound) gather->most = bound;
     return gather->most > 0;
 }
 
@@ -132,6 +135,16 @@ static void send_place(struct odb_runtime *runtime) {
     int fd = atomic_load(&gather->fd);
     if (odb_gather_has(gather)) settle(runtime, fd, odb_gathered_send(runtime, &gather->kept, fd));
     atomic_store(&gather->length, 0); /* only now: whoever sends on the connection meanwhile waits for the lock */
+}
+
+/* Under the lock. What is first of a body is bounded, so that the client has something to read while the rest is gathered. */
+static bool keep_or_go_on(struct odb_runtime *runtime, int fd, const struct msghdr *message) {
+    struct odb_gather *gather = &runtime->gather;
+    if (!is_open_for(runtime, fd, ODB_GATHERED_FIRST)) return false;
+    if (keep(runtime, fd, message)) return true;
+    if (!odb_gather_splices(gather)) return false;
+    send_place(runtime);
+    return is_open_for(runtime, fd, ODB_GATHERED_MOST) && keep(runtime, fd, message);
 }
 
 /* Under the lock. */
@@ -267,8 +280,7 @@ ssize_t odb_gather_take(struct odb_runtime *runtime, int fd, const struct msghdr
     int saved = errno;
     size_t length = 0;
     if ((odb_gather_has(gather) || may_begin(runtime, fd)) && odb_hold_watch(runtime) && odb_lock_try(&gather->lock)) {
-        size_t before = gather->kept.length;
-        if (is_open_for(runtime, fd) && keep(runtime, fd, message)) length = gather->kept.length - before;
+        if (keep_or_go_on(runtime, fd, message)) length = length_of(message);
         odb_lock_drop(&gather->lock);
     }
     errno = saved;

@@ -1,7 +1,7 @@
 /* gather.h: the parts of a body that a loop relays one by one to a plain TCP connection leave in one system call.
  *
  * A loop that relays a body takes it in parts of its buffer's size. What it sends while the next part can be received from a stream without waiting, be it the last part or what has become of it,
- * is accepted and kept here; it leaves in front of the next send on that connection. A window on a body that was pushed to us is kept as it is, and is spliced from its channel when it leaves. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
+ * is accepted and kept here; it leaves in front of the next send on that connection, or with the part that does not fit behind it (what a body begins with is kept shorter than the rest). A window on a body that was pushed to us is kept as it is, and is spliced from its channel when it leaves. Every other call of the program that has a hook, but for those of the heap, sends it first (hooks/hook.h), so that
  * no call meets a connection that has been given less than the program believes; a timer in the helper thread (that of core/hold.h) finds the program that makes no call.
  *
  * Nothing is accepted that the socket does not surely take (core/outlet.h). Should the kernel refuse all the same, being out of memory, and still do so after some

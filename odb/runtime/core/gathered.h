@@ -15,7 +15,8 @@ struct odb_runtime;
 
 #define ODB_GATHERED_MOST                                                                                              \
     262144u /* bytes and spans: what a pipe holds, several segments as the kernel hands them to a device */
-#define ODB_GATHERED_BYTES 131072u /* bytes among them */
+#define ODB_GATHERED_FIRST (65536u + 4096u) /* the same of what a body begins with: a header and 64 KiB */
+#define ODB_GATHERED_BYTES 131072u          /* bytes among them */
 #define ODB_GATHERED_PIECES 16
 
 struct odb_pipe;

@@ -30,7 +30,7 @@ static bool is_early(const void *block) {
 
 /* False while the table is being filled by this very thread, further up its stack. */
 static bool ready(void) {
-    static bool loading;
+    static volatile bool loading; /* to an optimiser that sees the whole library, dlsym never comes back here */
     if (__builtin_expect(odb_real.mprotect != NULL, 1)) return true;
     if (loading) return false;
     loading = true;
