@@ -26,6 +26,8 @@ HINT_ALPHA = 0.005
 MINIMAL_EFFECT = 0.01
 """Relative differences of medians below this are called noise, however regular they are."""
 RESAMPLES = 2000
+UNEVEN_PACE = 0.03
+"""A difference of the cores' pace between a variant and the baseline above which it is told."""
 MOST_PLACES = 6
 """So many places of a disturbance are named."""
 UNTESTED = frozenset(
@@ -34,6 +36,9 @@ UNTESTED = frozenset(
 """Metrics that are shown but not tested: they describe the quality of the measurement, or what the library did."""
 COUNTED = frozenset(f"{tier}.calls" for tier in COUNTED_TIERS)
 """Metrics that have a ratio to the baseline but are not tested: they are counted once, and hardly vary."""
+
+PACED = frozenset({"pace_ns", *(f"{tier}.steady_us" for tier in (*COUNTED_TIERS, "total"))})
+"""Metrics that have a ratio to the baseline but are not tested: the CPU times, which are, less the pace of the cores."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
 """`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference that there
@@ -272,7 +277,7 @@ def _judge(
         (row.cell, row.variant, name)
         for row in rows
         for name, statistic in row.metrics.items()
-        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED | COUNTED
+        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED | COUNTED | PACED
     ]
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))
@@ -335,6 +340,7 @@ def _warnings(rows: Sequence[Row], undecidable: bool, shown: Sequence[Record]) -
             f"n = {least} is too small to prove a difference among {tests} tests; n >= {needed} would be needed: "
             f"--resume with --repeat {needed} adds the repetitions that are missing"
         )
+    warnings += _uneven(rows)
     places: dict[str, list[str]] = {}
     for record in shown:
         load = record.load
@@ -348,6 +354,20 @@ def _warnings(rows: Sequence[Row], undecidable: bool, shown: Sequence[Record]) -
     for remark, where in places.items():
         warnings.append(f"{remark}; {len(where)} of {len(shown)} measurements ({_distinct(where)})")
     return tuple(warnings)
+
+
+def _uneven(rows: Sequence[Row]) -> list[str]:
+    """Whether the cores were faster under some variants than under the baseline: a line at most."""
+    paces = [(row, row.metrics["pace_ns"].ratio) for row in rows if "pace_ns" in row.metrics]
+    uneven = [(row, ratio) for row, ratio in paces if ratio is not None and abs(ratio - 1) > UNEVEN_PACE]
+    if not uneven:
+        return []
+    row, ratio = max(uneven, key=lambda one: abs(one[1] - 1))
+    return [
+        f"the cores were {abs(ratio - 1):.0%} {'slower' if ratio > 1 else 'faster'} under {row.variant} than under "
+        f"the baseline at {size_name(row.cell.payload)}, and differed by more than {UNEVEN_PACE:.0%} in {len(uneven)} "
+        "comparisons: read CPU at equal pace; throughput and latency contain the difference"
+    ]
 
 
 def _all_failed(records: Sequence[Record]) -> str:

@@ -2,7 +2,8 @@
 
 Names and units are those of the machine-readable comparison: `<tier>.cpu_us` and `<tier>.bytes` per request, memory as
 the peak during the load without the page cache, latency percentiles, throughput, failed requests, and the load
-generator's own share of a core.  `is` is the sum over all intermediaries; with several of them `is1`, `is2`, ... stand
+generator's own share of a core.  `<tier>.steady_us` is the CPU time as it would have been, had the cores kept the pace
+`PACE_NS` all the time.  `is` is the sum over all intermediaries; with several of them `is1`, `is2`, ... stand
 beside it.
 """
 
@@ -16,6 +17,9 @@ DISTURBED_STEAL = 0.05
 """A share of time stolen from the tiers' cores above which the cell is flagged as disturbed."""
 DISTURBED_FOREIGN = 0.2
 """A share of a core that other programs took from the tiers pinned to it above which the cell is flagged."""
+
+PACE_NS = 200.0
+"""The pace that `steady_us` is stated at: CPU time of a plain system call."""
 
 _BROKEN = ("fetch_failures", "serve_failures", "protocol_errors", "resets")
 """ODB counters that stay at nothing when all is well."""
@@ -40,6 +44,13 @@ def derive(load: LoadResult, tiers: Sequence[TierUse]) -> dict[str, Metric]:
             load, members, "cpu_seconds", lambda one: one.cpu_seconds, 1e6, "us"
         )
     metrics["total.cpu_us"] = _per_request(load, tiers, "cpu_seconds", lambda one: one.cpu_seconds, 1e6, "us")
+    for name, members in (*groups.items(), ("total", tiers)):
+        cpu = metrics[f"{name}.cpu_us"]
+        metrics[f"{name}.steady_us"] = (
+            cpu if cpu.value is None else _per_request(load, members, "pace_ns", _steady_seconds, 1e6, "us")
+        )
+    pace = _sum(tiers, "pace_ns", lambda one: one.pace_ns, "ns")
+    metrics["pace_ns"] = pace if pace.value is None else Metric(pace.value / len(tiers), "ns")
     for name, members in groups.items():
         metrics[f"{name}.bytes"] = _per_request(load, members, "rx_bytes", _network_bytes, 1, "B")
     for name, members in groups.items():
@@ -168,6 +179,10 @@ def _groups(tiers: Sequence[TierUse]) -> dict[str, list[TierUse]]:
         groups |= {one.role: [one] for one in between}
     groups |= {one.role: [one] for one in tiers if one.role == "be"}
     return groups
+
+
+def _steady_seconds(tier: TierUse) -> float | None:
+    return None if not tier.pace_ns or tier.cpu_seconds is None else tier.cpu_seconds * PACE_NS / tier.pace_ns
 
 
 def _network_bytes(tier: TierUse) -> float | None:

@@ -196,7 +196,8 @@ class TierUse:
     `cores` are the ones its processes were pinned to.  CPU and memory are those of the tier's cgroup without the
     agent's; `memory_*` is everything charged, `working_*` leaves the page cache out.  `odb` holds the growth of the
     tier's ODB counters, empty without ODB.  `clock_offset_seconds` is how far its clock was ahead of the client's, by
-    which its samples were shifted.
+    which its samples were shifted.  `pace_ns` is the mean CPU time of a plain system call there during the load, None
+    in records of older versions.
     """
 
     role: str
@@ -216,6 +217,7 @@ class TierUse:
     odb: Mapping[str, int]
     reasons: Mapping[str, str]
     clock_offset_seconds: float = 0.0
+    pace_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

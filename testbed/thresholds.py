@@ -22,9 +22,9 @@ _FORM = re.compile(
     r"\s*([a-z0-9_.]+)\s*(?:\[([^\]]*)\])?\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?)\s*([A-Za-z]*)\s*"
 )
 _METRIC = re.compile(
-    r"(?:fe|is|is[1-9]|be|total)\.(?:cpu_us|bytes|mem_bytes)|latency\.p(?:50|99|999)_us"
+    r"(?:fe|is|is[1-9]|be|total)\.(?:cpu_us|steady_us|bytes|mem_bytes)|latency\.p(?:50|99|999)_us"
     r"|(?:fe|is|be)\.(?:calls|faults|fetches|guard_calls|pushes)"
-    r"|throughput_rps|errors|client\.cpu_share"
+    r"|throughput_rps|errors|pace_ns|client\.cpu_share"
 )
 _ALIASES = {"cpu_per_request": "cpu_us", "bytes_per_request": "bytes", "memory": "mem_bytes"}
 _UNITS = {

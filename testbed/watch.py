@@ -111,4 +111,5 @@ def _tier_use(host: Host, role: str, used: TierMetrics, odb: Mapping[str, int], 
         odb=dict(odb),
         reasons=dict(used.reasons),
         clock_offset_seconds=offset,
+        pace_ns=used.pace_ns,
     )

@@ -38,8 +38,8 @@ class CollectError(TestbedError):
 class Sample:
     """One sample: clocks and CPU in seconds, memory and network in bytes; counters are cumulative.
 
-    `cores` has busy, softirq and steal seconds per core, None for a core that is not there; `reasons` says why a
-    value is None.
+    `cores` has busy, softirq and steal seconds per core, None for a core that is not there; `pace_ns` is how long a
+    plain system call took, None in samples of older agents; `reasons` says why a value is None.
     """
 
     wall: float
@@ -54,6 +54,7 @@ class Sample:
     agent_memory_bytes: float
     agent_inside: bool
     reasons: Mapping[str, str]
+    pace_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class TierMetrics:
     `cpu_seconds` is the cgroup's CPU time without the agent's. `memory_*_bytes` is everything charged to the cgroup,
     `working_*_bytes` leaves the page cache of files out; means are over time, the agent's own pages are left out
     of both. `steal_share` is the share of the measured cores' time that the hypervisor took. `agent_share` is the
-    agent's own CPU as a share of one core.
+    agent's own CPU as a share of one core. `pace_ns` is the mean of the samples'.
     """
 
     start: float
@@ -96,6 +97,7 @@ class TierMetrics:
     agent_cpu_seconds: float
     agent_share: float
     reasons: Mapping[str, str]
+    pace_ns: float | None = None
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
@@ -161,6 +163,7 @@ def _sample(content: Mapping[str, Any], *, inside: bool) -> Sample:
         agent_memory_bytes=float(content["agent_memory_bytes"]),
         agent_inside=inside,
         reasons=dict(content.get("reasons", {})),
+        pace_ns=_optional(content.get("pace_ns")),
     )
 
 
@@ -213,6 +216,7 @@ def summarise(
         agent_cpu_seconds=agent_cpu,
         agent_share=agent_cpu / window.seconds,
         reasons=reasons,
+        pace_ns=window.pace(reasons),
     )
 
 
@@ -304,6 +308,14 @@ class _Window:
         if not found:
             reasons.setdefault("cores", self._reason("cores"))
         return found
+
+    def pace(self, reasons: dict[str, str]) -> float | None:
+        """Mean of the samples between the borders, both included."""
+        known = [sample.pace_ns for sample in self._samples if sample.pace_ns is not None]
+        if not known:
+            reasons["pace_ns"] = self._reason("pace_ns")
+            return None
+        return sum(known) / len(known)
 
     def _at(self, wall: float, value: Callable[[Sample], float | None]) -> float | None:
         """The value at a moment, on a straight line between the samples around it."""

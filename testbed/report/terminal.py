@@ -21,6 +21,8 @@ _LINES = (
     ("is.cpu_us", "IS CPU, us/request"),
     ("be.cpu_us", "BE CPU, us/request"),
     ("total.cpu_us", "total CPU, us/req."),
+    ("total.steady_us", "at equal pace"),
+    ("pace_ns", "pace, ns/call"),
     ("latency.p50_us", "latency p50, us"),
     ("latency.p99_us", "latency p99, us"),
     ("throughput_rps", "throughput, 1/s"),

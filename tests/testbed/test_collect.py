@@ -210,6 +210,14 @@ def test_what_cannot_be_read_is_null_with_a_reason() -> None:
     assert sample["reasons"]["cores.9999"] == "there is no core 9999"
 
 
+def test_the_pace_of_the_core_is_the_time_of_a_system_call() -> None:
+    began = time.thread_time_ns()
+    for _ in range(2000):
+        os.getppid()
+    here = (time.thread_time_ns() - began) / 2000
+    assert here / 10 < once()["pace_ns"] < here * 10
+
+
 def test_network_bytes_of_an_interface_are_counted(agents: list[RunningAgent]) -> None:
     agent = RunningAgent("--interface", "lo", "--interval", "0.05")
     agents.append(agent)

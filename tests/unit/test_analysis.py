@@ -110,6 +110,28 @@ def test_counts_that_hardly_vary_are_compared_without_a_word() -> None:
     assert set(found.values()) == {"undecided"}
 
 
+def paced(of_odb: float):  # type: ignore[no-untyped-def]
+    head = samples.header(samples.plan("vanilla", "odb", repetitions=3))
+    records = [
+        replace(
+            one,
+            metrics={**one.metrics, "pace_ns": Metric(of_odb if one.variant.label == "odb" else 200.0, "ns")},
+        )
+        for one in samples.measured(head, lambda label, name: 1.0)
+    ]
+    return compare(head, records)
+
+
+def test_cores_that_were_slower_under_one_variant_are_told_of() -> None:
+    comparison = paced(250.0)
+    assert [line for line in comparison.warnings if "the cores were 25% slower under odb" in line]
+    assert all(row.metrics["pace_ns"].p is None for row in comparison.rows)
+
+
+def test_cores_that_kept_their_pace_are_not() -> None:
+    assert not [line for line in paced(204.0).warnings if "the cores were" in line]
+
+
 def test_samples_that_are_all_equal_are_noise() -> None:
     head = samples.header(samples.plan("vanilla", "odb", repetitions=10))
     found = verdicts(compare(head, samples.measured(head, lambda label, name: 1.0, noise=0.0)), "odb")

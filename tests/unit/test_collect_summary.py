@@ -93,6 +93,13 @@ def test_cores_are_shares_of_the_interval() -> None:
     assert metrics.steal_share == pytest.approx(0.1)
 
 
+def test_the_pace_is_the_mean_of_the_samples_that_have_one() -> None:
+    samples = [sample(10, pace_ns=200.0), sample(11), sample(12, pace_ns=260.0), sample(13, pace_ns=900.0)]
+    assert summarise(samples, 10, 12).pace_ns == pytest.approx(230)
+    old = summarise([sample(10), sample(11)], 10, 11)
+    assert (old.pace_ns, old.reasons["pace_ns"]) == (None, "the agent could not read it")
+
+
 def test_the_agent_within_the_cgroup_is_taken_off() -> None:
     own = {"agent_inside": True, "agent_memory_bytes": 30.0}
     samples = [

@@ -79,8 +79,14 @@ def test_one_intermediary_is_called_is_and_several_stand_beside_their_sum() -> N
 
 def test_every_documented_name_is_there() -> None:
     assert set(derive(LOAD, chain("fe", "is1", "be"))) == {
-        *(f"{name}.{what}" for name in ("fe", "is", "be") for what in ("cpu_us", "bytes", "mem_bytes")),
+        *(
+            f"{name}.{what}"
+            for name in ("fe", "is", "be")
+            for what in ("cpu_us", "steady_us", "bytes", "mem_bytes")
+        ),
         "total.cpu_us",
+        "total.steady_us",
+        "pace_ns",
         "latency.p50_us",
         "latency.p99_us",
         "latency.p999_us",
@@ -88,6 +94,23 @@ def test_every_documented_name_is_there() -> None:
         "errors",
         "client.cpu_share",
     }
+
+
+def test_the_pace_of_the_cores_is_taken_out_of_the_cpu_time() -> None:
+    made = derive(LOAD, [tier("fe", pace_ns=250.0), tier("is1", pace_ns=200.0), tier("be", pace_ns=240.0)])
+    assert made["fe.steady_us"].value == pytest.approx(160)
+    assert made["is.steady_us"].value == pytest.approx(200)
+    assert made["total.steady_us"].value == pytest.approx(160 + 200 + 200 * 200 / 240)
+    assert made["pace_ns"].value == pytest.approx(230)
+    assert made["fe.cpu_us"].value == pytest.approx(200)
+
+
+def test_without_a_pace_only_what_needs_it_is_absent() -> None:
+    made = derive(LOAD, [tier("fe", pace_ns=200.0), tier("be")])
+    assert made["fe.steady_us"].value == pytest.approx(200)
+    assert made["total.cpu_us"].value == pytest.approx(400)
+    for name in ("be.steady_us", "total.steady_us", "pace_ns"):
+        assert (made[name].value, made[name].reason) == (None, "be: pace_ns was not measured")
 
 
 def test_an_unread_value_is_absent_with_its_reason_and_takes_the_sum_with_it() -> None:
