@@ -20,9 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from locust import events
 
+from loadgen.heap import keep_heap
 from loadgen.run import Run
 from loadgen.users import PayloadUser
 
+keep_heap()
 PayloadUser.load = Run(events)
 
 __all__ = ["PayloadUser"]
