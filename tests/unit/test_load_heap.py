@@ -1,4 +1,4 @@
-"""The load generator's heap keeps what is freed: reading large bodies costs no page faults, whatever the allocator feels like."""
+"""The load generator keeps what it frees: large bodies cost it no page faults, whatever the allocator feels like."""
 
 import subprocess
 import sys
