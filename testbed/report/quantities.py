@@ -50,6 +50,10 @@ CPU = (
     *_per_tier("cpu_us", "CPU", "µs per request", 1.0),
     Quantity("total.cpu_us", "CPU of all tiers", "µs per request"),
 )
+STEADY = (
+    *_per_tier("steady_us", "CPU at equal pace", "µs per request", 1.0),
+    Quantity("total.steady_us", "CPU of all tiers at equal pace", "µs per request"),
+)
 BYTES = _per_tier("bytes", "network bytes", "KiB per request", 1 / 1024)
 MEMORY = _per_tier("mem_bytes", "memory, peak", "MiB", 1 / 1024**2)
 LATENCY = (
@@ -60,7 +64,7 @@ LATENCY = (
 THROUGHPUT = Quantity("throughput_rps", "throughput", "requests per second", 1.0, "more")
 GENERATOR = Quantity("client.cpu_share", "load generator", "% of a core", 100.0)
 
-ALL = (*CPU, *BYTES, *MEMORY, *LATENCY, THROUGHPUT, GENERATOR)
+ALL = (*CPU, *STEADY, *BYTES, *MEMORY, *LATENCY, THROUGHPUT, GENERATOR)
 
 
 def of_each_intermediary(shown: Sequence[Quantity], tiers: int) -> tuple[Quantity, ...]:

@@ -146,6 +146,7 @@ def quality(comparison: Comparison, records: Sequence[Record]) -> Table:
         "generator, %",
         "agents, %",
         "stolen, %",
+        "pace, ns",
         "others, %",
         "bodies checked",
         "ODB",
@@ -184,6 +185,7 @@ def _quality(row: Row, mine: Sequence[Record]) -> tuple[Value, ...]:
     tiers = [tier for one in mine for tier in one.tiers]
     agents = [tier.agent_cpu_seconds / tier.seconds for tier in tiers if tier.seconds > 0]
     stolen = [tier.steal_share for tier in tiers if tier.steal_share is not None]
+    paces = [tier.pace_ns for tier in tiers if tier.pace_ns is not None]
     others = [share for one in mine for share in foreign_shares(one).values()]
     checks = [one.verification for one in mine if one.verification is not None]
     bodies = [body for check in checks for body in check.bodies]
@@ -197,6 +199,7 @@ def _quality(row: Row, mine: Sequence[Record]) -> tuple[Value, ...]:
         Value(_percent(shares)),
         Value(_percent(agents)),
         Value(_percent(stolen)),
+        Value(_span(paces)),
         Value(_percent(others), tone="warn" if max(others, default=0) > FOREIGN else ""),
         Value(f"{right} of {len(bodies)} right", tone="" if right == len(bodies) else "bad"),
         Value({frozenset({True}): "active", frozenset({False}): "absent"}.get(frozenset(active), "-")),
@@ -217,6 +220,10 @@ def foreign_shares(record: Record) -> dict[str, float]:
         own = (tier.cpu_seconds + tier.agent_cpu_seconds) / tier.seconds
         found[tier.role] = max(0.0, busy - own)
     return found
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.0f} to {max(values):.0f}" if values else "-"
 
 
 def _percent(shares: Sequence[float]) -> str:
