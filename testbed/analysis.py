@@ -37,7 +37,12 @@ UNTESTED = frozenset(
 COUNTED = frozenset(f"{tier}.calls" for tier in COUNTED_TIERS)
 """Metrics that have a ratio to the baseline but are not tested: they are counted once, and hardly vary."""
 
-PACED = frozenset({"pace_ns", *(f"{tier}.steady_us" for tier in (*COUNTED_TIERS, "total"))})
+PACED = frozenset(
+    {
+        "pace_ns",
+        *(f"{tier}.steady_us" for tier in (*COUNTED_TIERS, "total", *(f"is{at}" for at in range(1, 10)))),
+    }
+)
 """Metrics that have a ratio to the baseline but are not tested: the CPU times, which are, less the pace of the cores."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
