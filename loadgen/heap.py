@@ -1,8 +1,8 @@
 """Keeps the load generator's heap: what is freed after one response serves the next.
 
 glibc gives blocks above 128 KiB, and the free end of the heap, back to the kernel. A client that reads bodies of that size
-then pays page faults with every read, or none, as its heap happens to lie: the median latency of a whole run doubled or
-not by that.
+then pays page faults with every read, or none, as its heap happens to lie: the median latency of a whole run
+differed by half by that.
 """
 
 from __future__ import annotations

@@ -31,19 +31,16 @@ UNEVEN_PACE = 0.03
 MOST_PLACES = 6
 """So many places of a disturbance are named."""
 UNTESTED = frozenset(
-    {"errors", "client.cpu_share", *(f"{tier}.{name}" for tier in COUNTED_TIERS for name in COUNTERS)}
+    {
+        "errors",
+        "client.cpu_share",
+        "pace_ns",
+        *(f"{tier}.{name}" for tier in COUNTED_TIERS for name in COUNTERS),
+    }
 )
 """Metrics that are shown but not tested: they describe the quality of the measurement, or what the library did."""
 COUNTED = frozenset(f"{tier}.calls" for tier in COUNTED_TIERS)
 """Metrics that have a ratio to the baseline but are not tested: they are counted once, and hardly vary."""
-
-PACED = frozenset(
-    {
-        "pace_ns",
-        *(f"{tier}.steady_us" for tier in (*COUNTED_TIERS, "total", *(f"is{at}" for at in range(1, 10)))),
-    }
-)
-"""Metrics that have a ratio to the baseline but are not tested: the CPU times, which are, less the pace of the cores."""
 
 Verdict = Literal["baseline", "noise", "undecided", "lower", "higher", "absent"]
 """`lower`, `higher`: proven to differ from the baseline.  `undecided`: too few repetitions to prove a difference that there
@@ -282,7 +279,7 @@ def _judge(
         (row.cell, row.variant, name)
         for row in rows
         for name, statistic in row.metrics.items()
-        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED | COUNTED | PACED
+        if row.variant != baseline and statistic.ratio is not None and name not in UNTESTED | COUNTED
     ]
     pairs = {key: (of[key], of[(key[0], baseline, key[2])]) for key in tests}
     corrected = dict(zip(tests, holm([_mann_whitney(*pairs[key]) for key in tests]), strict=True))
@@ -363,15 +360,16 @@ def _warnings(rows: Sequence[Row], undecidable: bool, shown: Sequence[Record]) -
 
 def _uneven(rows: Sequence[Row]) -> list[str]:
     """Whether the cores were faster under some variants than under the baseline: a line at most."""
-    paces = [(row, row.metrics["pace_ns"].ratio) for row in rows if "pace_ns" in row.metrics]
-    uneven = [(row, ratio) for row, ratio in paces if ratio is not None and abs(ratio - 1) > UNEVEN_PACE]
+    measured = [(row, row.metrics["pace_ns"]) for row in rows if "pace_ns" in row.metrics]
+    paces = [(row, one.ratio) for row, one in measured if one.verdict != "baseline" and one.ratio is not None]
+    uneven = [(row, ratio) for row, ratio in paces if abs(ratio - 1) > UNEVEN_PACE]
     if not uneven:
         return []
     row, ratio = max(uneven, key=lambda one: abs(one[1] - 1))
     return [
         f"the cores were {abs(ratio - 1):.0%} {'slower' if ratio > 1 else 'faster'} under {row.variant} than under "
-        f"the baseline at {size_name(row.cell.payload)}, and differed by more than {UNEVEN_PACE:.0%} in {len(uneven)} "
-        "comparisons: read CPU at equal pace; throughput and latency contain the difference"
+        f"the baseline at {size_name(row.cell.payload)}, and differed by more than {UNEVEN_PACE:.0%} in {len(uneven)} of "
+        f"{len(paces)} comparisons: read CPU at equal pace; throughput and latency contain the difference"
     ]
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.analysis import COUNTED, PACED, UNTESTED, Comparison, Row, Statistic
+from testbed.analysis import COUNTED, UNTESTED, Comparison, Row, Statistic
 from testbed.record import Cell, size_name
 from testbed.report.quantities import number
 from testbed.report.terminal import footer, mark_of
@@ -49,7 +49,6 @@ COLUMNS = (
     Column("is.steady_us", "steady\nIS us"),
     Column("be.steady_us", "steady\nBE us"),
     Column("total.steady_us", "steady\nCPU us"),
-    Column("pace_ns", "pace\nns"),
     Column("throughput_rps", "through-\nput 1/s"),
     Column("latency.p50_us", "p50\nms", _milliseconds),
     Column("latency.p99_us", "p99\nms", _milliseconds),
@@ -65,6 +64,7 @@ COLUMNS = (
     Column("fe.guard_calls", "FE\nguards", absolute=True),
     Column("is.guard_calls", "IS\nguards", absolute=True),
     Column("be.pushes", "BE\npushes", absolute=True),
+    Column("pace_ns", "pace\nns", absolute=True),
 )
 _MORE_IS_BETTER = frozenset({"throughput_rps"})
 
@@ -79,7 +79,7 @@ def show(comparison: Comparison, stream: IO[str]) -> None:
         print(line.rstrip(), file=stream)
     print(
         f"First line of each block: {comparison.baseline}, per request, in the units of the columns; lines below: "
-        "multiples of it.\nIS bytes to BE pushes: each variant's own count per response.",
+        "multiples of it.\nIS bytes to pace: each variant's own, per response but for the pace.",
         file=stream,
     )
     for line in _absent(comparison):
@@ -154,6 +154,6 @@ def _style(metric: str, statistic: Statistic) -> str:
     """Dim for noise; green or red for what is better or worse, proven or seeming."""
     if statistic.verdict == "noise":
         return "dim"
-    if metric in UNTESTED | COUNTED | PACED or statistic.ratio is None or statistic.n < 2:
+    if metric in UNTESTED | COUNTED or statistic.ratio is None or statistic.n < 2:
         return ""
     return "green" if (statistic.ratio > 1) == (metric in _MORE_IS_BETTER) else "red"
