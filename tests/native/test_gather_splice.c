@@ -145,6 +145,30 @@ static void the_beginning_of_a_large_body_does_not_wait_for_the_rest(void) {
     end();
 }
 
+/* The kernel charges pages that are spliced with little more than their bytes, and copies with a third more. */
+static void a_send_buffer_takes_more_of_what_is_spliced(void) {
+    int room = (BODY + BODY / 16) / 2; /* the kernel doubles it */
+    begin(16);
+    REQUIRE(odb_real.setsockopt(near, SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+    received(true);
+    CHECK_EQ(world_send(near, edge, EDGE, 0), EDGE);
+    relay_all();
+    arrives(EDGE, 99, 0);
+    arrives(BODY, 16, 0);
+    check_counters(0, BODY);
+    CHECK_EQ(world_count(ODB_STAT_splices) - splices, 1);
+    uint8_t *copied = malloc(PART);
+    fixture_fill(copied, PART, 98, 0);
+    for (int i = 0; i < PARTS; i++) {
+        received(true);
+        CHECK_EQ(world_send(near, copied, PART, 0), PART);
+        CHECK_EQ(kept(), i + 1 < PARTS ? (size_t)(i + 1) * PART : 0);
+    }
+    for (int i = 0; i < PARTS; i++) arrives(PART, 98, 0);
+    free(copied);
+    end();
+}
+
 static void a_header_goes_before_and_other_bytes_behind(void) {
     begin(3);
     received(true);
@@ -308,6 +332,7 @@ static void a_client_that_is_gone_is_told_of(void) {
 static const struct check_case cases[] = {
     CHECK_CASE(parts_are_spliced_together),
     CHECK_CASE(the_beginning_of_a_large_body_does_not_wait_for_the_rest),
+    CHECK_CASE(a_send_buffer_takes_more_of_what_is_spliced),
     CHECK_CASE(a_header_goes_before_and_other_bytes_behind),
     CHECK_CASE(the_next_wait_sends),
     CHECK_CASE(the_end_of_a_body_is_taken_from_behind_what_is_kept),

@@ -174,6 +174,33 @@ static void what_is_pushed_and_not_taken_is_bounded_by_credits_which_come_back(v
     CHECK_EQ(fetch_from(&direct, &last, 8), 0);
 }
 
+static uint64_t passed(void) {
+    return count(ODB_STAT_push_bytes_passed);
+}
+
+/* Reports cost a packet and wake a thread; but what a long body's sender may announce next depends on them, and so does what becomes of a consumer that skips. */
+static void small_bodies_are_reported_seldom_and_long_or_skipped_ones_soon(void) {
+    begin_direct();
+    struct odb_span small = announce_memory(65536, 12), large = announce_memory(ODB_PUSH_MAX, 13);
+    struct odb_push *push = take_push(large.length);
+    uint32_t number = push->number;
+    uint64_t before = passed(), taken = 0, since = odb_clock_ms();
+    for (; taken <= ODB_PUSH_REPORT_SOON; taken += small.length) {
+        struct odb_span announced = push_span(push, &small);
+        CHECK_EQ(fetch_from(&direct, &announced, 12), 0);
+        push = take_again(number, large.length);
+    }
+    CHECK_EQ(passed(), before);
+    struct odb_span announced = push_span(push, &large);
+    CHECK_EQ(fetch_from(&direct, &announced, 13), 0);
+    while (passed() - before != taken + large.length) REQUIRE(in_time(since));
+    before = passed();
+    push_span(take_again(number, large.length), &large); /* nobody wants it */
+    announced = push_span(take_again(number, small.length), &small);
+    CHECK_EQ(fetch_from(&direct, &announced, 12), 0);
+    while (passed() - before != large.length + small.length) REQUIRE(in_time(since));
+}
+
 static void a_consumer_that_goes_is_forgotten(void) {
     begin_direct();
     struct odb_span span = announce_memory(ODB_PUSH_MAX, 9);
@@ -278,6 +305,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(a_wrong_announcement_costs_a_fetch_and_no_bytes_of_others),
     CHECK_CASE(too_small_and_too_large_bodies_are_not_pushed),
     CHECK_CASE(what_is_pushed_and_not_taken_is_bounded_by_credits_which_come_back),
+    CHECK_CASE(small_bodies_are_reported_seldom_and_long_or_skipped_ones_soon),
     CHECK_CASE(a_consumer_that_goes_is_forgotten),
     CHECK_CASE(a_forked_child_shares_no_push_channel_with_its_parent),
     CHECK_CASE(an_origin_that_closes_on_the_introduction_is_asked_without),

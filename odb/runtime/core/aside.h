@@ -5,9 +5,9 @@
 #ifndef ODB_CORE_ASIDE_H
 #define ODB_CORE_ASIDE_H
 
+#include "core/outlet.h"
+
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #define ODB_ASIDE_MOST 32
@@ -18,10 +18,10 @@ struct odb_aside {
     _Atomic int count;
     struct odb_aside_entry {
         int fd;
-        uint64_t cookie; /* the kernel's name of the socket, which other descriptors may be copies of */
+        uint64_t cookie; /* of the socket, which other descriptors may be copies of */
         bool old;        /* the loop has waited once since */
-        bool splices;    /* as in core/gather.h */
-        size_t most;
+        size_t most;     /* as in core/gather.h */
+        struct odb_outlet_room room;
         size_t length;
         char bytes[ODB_ASIDE_SHORT];
     } entry[ODB_ASIDE_MOST];
@@ -31,11 +31,11 @@ static inline bool odb_aside_any(const struct odb_aside *aside) {
     return atomic_load_explicit(&aside->count, memory_order_relaxed) > 0;
 }
 
-/* A place for one more, to be filled but for `fd` and `cookie`; null when there is none. */
-struct odb_aside_entry *odb_aside_put(struct odb_aside *aside, int fd);
+/* A place for one more, to be filled but for `fd` and `cookie`; null when there is none, or no cookie. */
+struct odb_aside_entry *odb_aside_put(struct odb_aside *aside, int fd, uint64_t cookie);
 
-/* The entry of a connection, by whichever descriptor, or null; `alone`: it has no other. */
-struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd, bool alone);
+/* The entry of a connection, by whichever descriptor, or null; `cookie` 0: it has no other. */
+struct odb_aside_entry *odb_aside_find(struct odb_aside *aside, int fd, uint64_t cookie);
 
 /* Forgets one; the last takes its place. */
 void odb_aside_drop(struct odb_aside *aside, struct odb_aside_entry *entry);

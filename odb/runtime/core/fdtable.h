@@ -17,6 +17,7 @@ struct odb_fd {
     _Atomic(struct odb_stream *) stream;
     _Atomic uint8_t listener; /* enum odb_listener: does a rule name the port this descriptor listens on? */
     _Atomic uint8_t outlet;   /* core/outlet.h */
+    _Atomic uint64_t cookie;  /* the same; 0: not asked for */
 };
 
 struct odb_fdtable {

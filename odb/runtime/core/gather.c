@@ -70,6 +70,7 @@ static bool is_part(const struct msghdr *message, int flags) {
            !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)) && length_of(message) > 0;
 }
 
+/* A vfork child begins nothing: what it kept would be its parent's. What its parent keeps it sends as the parent would, with the first call that it makes: so far its descriptors are the same. */
 static bool may_begin(struct odb_runtime *runtime, int fd) {
     return odb_hold_has_turn(runtime, fd) && !odb_runtime_is_foreign(runtime);
 }
@@ -79,16 +80,15 @@ static bool is_open_for(struct odb_runtime *runtime, int fd, size_t bound) {
     struct odb_gather *gather = &runtime->gather;
     if (odb_gather_has(gather)) return atomic_load(&gather->fd) == fd;
     if (atomic_load(&gather->leaving) || !get_ready(gather)) return false;
-    gather->most = odb_outlet_room(runtime, fd, &gather->splices);
-    if (gather->most > bound) gather->most = bound;
-    return gather->most > 0;
+    gather->most = bound;
+    odb_outlet_room(runtime, fd, &gather->room);
+    return gather->room.left > 0;
 }
 
 /* Under the lock. */
 static bool keep(struct odb_runtime *runtime, int fd, const struct msghdr *message) {
     struct odb_gather *gather = &runtime->gather;
-    if (!odb_gathered_add(runtime, &gather->kept, message, gather->most - gather->kept.length, gather->splices))
-        return false;
+    if (!odb_gathered_add(runtime, &gather->kept, message, gather->most, &gather->room)) return false;
     atomic_store(&gather->fd, fd);
     atomic_store(&gather->source, source);
     atomic_store(&gather->spans, odb_gathered_has_span(&gather->kept));
@@ -162,7 +162,7 @@ static void send_aside(struct odb_runtime *runtime, bool old_only) {
 
 static void flush_place(struct odb_runtime *runtime) {
     int saved = errno;
-    if (odb_gather_has(&runtime->gather) && !odb_runtime_is_foreign(runtime) && take_lock(&runtime->gather.lock)) {
+    if (odb_gather_has(&runtime->gather) && take_lock(&runtime->gather.lock)) {
         send_place(runtime);
         odb_lock_drop(&runtime->gather.lock);
     }
@@ -172,7 +172,7 @@ static void flush_place(struct odb_runtime *runtime) {
 void odb_gather_flush(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
-    if (odb_gather_any(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
+    if (odb_gather_any(gather) && take_lock(&gather->lock)) {
         send_place(runtime);
         send_aside(runtime, false);
         odb_lock_drop(&gather->lock);
@@ -181,14 +181,17 @@ void odb_gather_flush(struct odb_runtime *runtime) {
 }
 
 /* Under the lock. */
-static bool put_aside(struct odb_gather *gather) {
+static bool put_aside(struct odb_runtime *runtime) {
+    struct odb_gather *gather = &runtime->gather;
     const struct odb_gathered *kept = &gather->kept;
+    int fd = atomic_load(&gather->fd);
     bool is_short = kept->count == 1 && kept->piece[0].bytes > 0 && kept->length <= ODB_ASIDE_SHORT;
-    struct odb_aside_entry *entry = is_short ? odb_aside_put(&gather->aside, atomic_load(&gather->fd)) : NULL;
+    struct odb_aside_entry *entry =
+        is_short ? odb_aside_put(&gather->aside, fd, odb_outlet_cookie(&runtime->fds, fd)) : NULL;
     if (!entry) return false;
     entry->old = false;
-    entry->splices = gather->splices;
     entry->most = gather->most;
+    entry->room = gather->room;
     entry->length = kept->length;
     memcpy(entry->bytes, kept->memory, kept->length);
     odb_gathered_clear(&gather->kept);
@@ -199,8 +202,8 @@ static bool put_aside(struct odb_gather *gather) {
 void odb_gather_pause(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
-    if (odb_gather_has(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
-        if (odb_gather_has(gather) && !(odb_gather_may(runtime) && put_aside(gather))) send_place(runtime);
+    if (odb_gather_has(gather) && take_lock(&gather->lock)) {
+        if (odb_gather_has(gather) && !(odb_gather_may(runtime) && put_aside(runtime))) send_place(runtime);
         odb_lock_drop(&gather->lock);
     }
     errno = saved;
@@ -209,8 +212,8 @@ void odb_gather_pause(struct odb_runtime *runtime) {
 /* Under the lock; nothing is in the place. */
 static void take_up(struct odb_gather *gather, struct odb_aside_entry *entry) {
     odb_gathered_begin_with(&gather->kept, entry->bytes, entry->length);
-    gather->splices = entry->splices;
     gather->most = entry->most;
+    gather->room = entry->room;
     gather->seen = false;
     atomic_store(&gather->fd, entry->fd);
     atomic_store(&gather->source, source);
@@ -222,7 +225,9 @@ static void take_up(struct odb_gather *gather, struct odb_aside_entry *entry) {
 /* Under the lock: what was put aside for the connection. True: there was something. */
 static bool find_aside(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
-    struct odb_aside_entry *entry = odb_aside_find(&gather->aside, fd, odb_outlet_is_known(&runtime->fds, fd));
+    bool alone = odb_outlet_is_known(&runtime->fds, fd);
+    struct odb_aside_entry *entry =
+        odb_aside_find(&gather->aside, fd, alone ? 0 : odb_outlet_cookie(&runtime->fds, fd));
     if (entry && odb_gather_has(gather)) send_place(runtime);
     if (entry) take_up(gather, entry);
     return entry != NULL;
@@ -238,7 +243,7 @@ static bool is_tcp(int fd) {
 void odb_gather_resume(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
     if (odb_gather_else_sent(gather, fd)) odb_gather_pause(runtime);
-    if (!odb_aside_any(&gather->aside) || odb_runtime_is_foreign(runtime)) return;
+    if (!odb_aside_any(&gather->aside)) return;
     int saved = errno;
     bool stream = odb_fdtable_has(&runtime->fds, fd), found = false;
     if (!stream && take_lock(&gather->lock)) {
@@ -267,7 +272,7 @@ void odb_gather_wait(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
     odb_gather_pause(runtime);
-    if (odb_aside_any(&gather->aside) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
+    if (odb_aside_any(&gather->aside) && take_lock(&gather->lock)) {
         send_aside(runtime, true);
         odb_lock_drop(&gather->lock);
     }

@@ -31,8 +31,8 @@ struct odb_gather {
     _Atomic bool spans;    /* some of it is to be spliced */
     _Atomic int fd;        /* for whom */
     _Atomic int source;    /* the stream that they came from */
-    size_t most;           /* as much as the socket takes */
-    bool splices;          /* spans may be kept */
+    size_t most;           /* bytes that may be kept */
+    struct odb_outlet_room room;
     struct odb_gathered kept;
     struct odb_aside aside; /* what has made place for another connection */
     _Atomic bool leaving;   /* what lies there is being sent in front of something else */

@@ -94,7 +94,7 @@ static bool add_part(struct odb_runtime *runtime, struct odb_gathered *gathered,
 }
 
 bool odb_gathered_add(struct odb_runtime *runtime, struct odb_gathered *gathered, const struct msghdr *message,
-                      size_t room, bool spans) {
+                      size_t most, const struct odb_outlet_room *room) {
     struct odb_gathered_piece *last = last_of(gathered), as_it_was = {.bytes = 0};
     size_t length = 0, used = gathered->used;
     int count = gathered->count;
@@ -102,9 +102,10 @@ bool odb_gathered_add(struct odb_runtime *runtime, struct odb_gathered *gathered
     if (last) as_it_was = *last;
     for (size_t i = 0; i < message->msg_iovlen && fits; i++) {
         length += message->msg_iov[i].iov_len;
-        fits = length <= room &&
-               add_part(runtime, gathered, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len, spans);
+        fits = gathered->length + length <= most &&
+               add_part(runtime, gathered, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len, room->splices);
     }
+    fits = fits && odb_outlet_takes(room, gathered->used, gathered->length + length - gathered->used);
     if (fits) {
         gathered->length += length;
     } else {

@@ -5,10 +5,9 @@
 #ifndef ODB_CORE_GATHERED_H
 #define ODB_CORE_GATHERED_H
 
+#include "core/outlet.h"
 #include "core/span.h"
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <sys/socket.h>
 
 struct odb_runtime;
@@ -38,10 +37,10 @@ struct odb_gathered {
 /* Maps the room. False: there is none. */
 bool odb_gathered_begin(struct odb_gathered *gathered);
 
-/* Adds a message of at most `room` bytes, whole, or nothing of it: with `spans` also windows on bytes that are on a channel of ours, and other
+/* Adds a message, whole, or nothing of it, if all is at most `most` bytes then and fits into the room: where that splices also windows on bytes that are on a channel of ours, and other
  * memory in parts of at most 32 KiB. */
 bool odb_gathered_add(struct odb_runtime *runtime, struct odb_gathered *gathered, const struct msghdr *message,
-                      size_t room, bool spans);
+                      size_t most, const struct odb_outlet_room *room);
 
 /* What has been cleared begins with so many bytes, ODB_GATHERED_BYTES at most. */
 void odb_gathered_begin_with(struct odb_gathered *gathered, const char *bytes, size_t length);

@@ -23,7 +23,9 @@ static _Atomic uint8_t *memory_of(const struct odb_fdtable *fds, int fd) {
 
 static void become(struct odb_fdtable *fds, int fd, uint8_t what) {
     _Atomic uint8_t *memory = memory_of(fds, fd);
-    if (memory && atomic_load_explicit(memory, memory_order_relaxed) != what) atomic_store(memory, what);
+    if (!memory || atomic_load_explicit(memory, memory_order_relaxed) == what) return;
+    if (what != KNOWN) atomic_store_explicit(&fds->slots[fd].cookie, 0, memory_order_relaxed);
+    atomic_store(memory, what);
 }
 
 bool odb_outlet_has_memory(const struct odb_fdtable *fds, int fd) {
@@ -85,15 +87,13 @@ static bool has_wide_window(int fd) {
     return odb_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_snd_wnd >= WIDE_WINDOW;
 }
 
-/* A part of what the send buffer has room for: every segment is charged with more than its bytes, a small one with as much again. */
-static size_t room_of(int fd, bool wide) {
+static size_t left_of(int fd) {
     uint32_t memory[SK_MEMINFO_VARS];
     socklen_t size = sizeof memory;
     if (odb_real.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0 || size < sizeof memory ||
         memory[SK_MEMINFO_SNDBUF] <= memory[SK_MEMINFO_WMEM_QUEUED])
         return 0;
-    size_t left = memory[SK_MEMINFO_SNDBUF] - memory[SK_MEMINFO_WMEM_QUEUED];
-    return wide ? left - left / 4 : left / 2;
+    return memory[SK_MEMINFO_SNDBUF] - memory[SK_MEMINFO_WMEM_QUEUED];
 }
 
 /* Splicing has no MSG_NOSIGNAL, and may happen in another call than the program's own. */
@@ -105,14 +105,23 @@ bool odb_outlet_is_known(const struct odb_fdtable *fds, int fd) {
     return recall(fds, fd) == KNOWN;
 }
 
-size_t odb_outlet_room(struct odb_runtime *runtime, int fd, bool *splices) {
+uint64_t odb_outlet_cookie(struct odb_fdtable *fds, int fd) {
+    bool known = odb_outlet_is_known(fds, fd);
+    uint64_t cookie = known ? atomic_load_explicit(&fds->slots[fd].cookie, memory_order_relaxed) : 0;
+    socklen_t size = sizeof cookie;
+    if (cookie != 0 || odb_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return cookie;
+    if (known) atomic_store_explicit(&fds->slots[fd].cookie, cookie, memory_order_relaxed);
+    return cookie;
+}
+
+void odb_outlet_room(struct odb_runtime *runtime, int fd, struct odb_outlet_room *room) {
     bool known = odb_outlet_is_known(&runtime->fds, fd), waits = false;
+    *room = (struct odb_outlet_room){.left = 0};
     if (!known) {
-        if (!is_plain_tcp(fd)) return 0;
+        if (!is_plain_tcp(fd)) return;
         waits = !odb_outlet_never_waits(&runtime->fds, fd);
         known = !waits && has_wide_window(fd);
         if (known) learn(&runtime->fds, fd, KNOWN);
     }
-    *splices = !waits && may_splice(runtime);
-    return room_of(fd, known);
+    *room = (struct odb_outlet_room){.left = left_of(fd), .wide = known, .splices = !waits && may_splice(runtime)};
 }

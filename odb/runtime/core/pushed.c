@@ -89,9 +89,23 @@ static bool say(struct odb_pushed *pushed, struct odb_pushed_channel *channel, u
 }
 
 /* Under the channel's lock. */
+static void note_run(struct odb_pushed_channel *channel, const struct odb_span *span, uint64_t amount) {
+    bool goes_on = channel->payload == span->payload && channel->end == span->offset;
+    channel->run = amount + (goes_on ? channel->run : 0);
+    channel->payload = span->payload;
+    channel->end = span->offset + amount;
+}
+
+/* Under the channel's lock. */
+static bool is_due(const struct odb_pushed_channel *channel, uint64_t passed) {
+    bool soon = channel->skipped >= ODB_PUSH_REPORT_SOON / 2 || channel->run >= ODB_PUSH_REPORT_SOON / 2;
+    return passed >= (soon ? ODB_PUSH_REPORT_SOON : ODB_PUSH_REPORT);
+}
+
+/* Under the channel's lock. */
 static bool report(struct odb_pushed *pushed, struct odb_pushed_channel *channel) {
     uint64_t passed = channel->position - channel->reported;
-    return passed < ODB_PUSH_REPORT || say(pushed, channel, passed);
+    return !is_due(channel, passed) || say(pushed, channel, passed);
 }
 
 static bool is_meant(const struct odb_pushed_channel *channel, const struct odb_span *span) {
@@ -105,9 +119,11 @@ static bool is_ahead(const struct odb_pushed_channel *channel, const struct odb_
            span->push_position + span->length <= channel->limit;
 }
 
-/* Under the channel's lock. */
-static void settle(struct odb_pushed *pushed, struct odb_pushed_channel *channel, bool well) {
+/* Under the channel's lock. So much of a span has been taken. */
+static void settle(struct odb_pushed *pushed, struct odb_pushed_channel *channel, const struct odb_span *span,
+                   uint64_t amount, bool well) {
     channel->moved_ms = odb_clock_ms();
+    note_run(channel, span, amount);
     if (!well || !report(pushed, channel)) discard(channel);
 }
 
@@ -117,7 +133,7 @@ static bool take(struct odb_pushed *pushed, struct odb_pushed_channel *channel, 
     if (!is_ahead(channel, span)) return false;
     bool taken = odb_pushed_skip_to(pushed, channel, span->push_position) &&
                  odb_pushed_take_bytes(pushed, channel, span->length, iov, count);
-    settle(pushed, channel, taken);
+    settle(pushed, channel, span, span->length, taken);
     return taken;
 }
 
@@ -161,7 +177,7 @@ static enum odb_pushed_end splice_on(struct odb_pushed *pushed, struct odb_pushe
     enum odb_pushed_end end = ODB_PUSHED_LOST;
     if (odb_pushed_skip_to(pushed, channel, span->push_position))
         end = odb_pushed_splice_bytes(pushed, channel, span->length, to, flags, sent, error);
-    settle(pushed, channel, end != ODB_PUSHED_LOST);
+    settle(pushed, channel, span, *sent, end != ODB_PUSHED_LOST);
     return end;
 }
 
@@ -187,7 +203,7 @@ static bool draw_from(struct odb_pushed *pushed, struct odb_pushed_channel *chan
     if (!is_ahead(channel, span)) return false;
     bool well = odb_pushed_skip_to(pushed, channel, span->push_position) &&
                 odb_pushed_draw_bytes(pushed, channel, span->length, into, wait, drawn);
-    settle(pushed, channel, well);
+    settle(pushed, channel, span, *drawn, well);
     return well;
 }
 

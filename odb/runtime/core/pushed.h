@@ -31,6 +31,8 @@ struct odb_pushed_channel {
     uint64_t limit;        /* credits granted reach so far */
     uint64_t reported;     /* position of the last report */
     uint64_t skipped;      /* since then */
+    uint64_t payload, end; /* where what was taken last ends in it */
+    uint64_t run;          /* how many bytes of it were taken one behind the other */
     uint64_t moved_ms;
 };
 

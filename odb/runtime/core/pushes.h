@@ -18,13 +18,15 @@
 
 #define ODB_PUSH_CONSUMERS 32u
 #define ODB_PUSH_MIN ((uint64_t)4096) /* smaller bodies are not worth a system call of their own */
-#define ODB_PUSH_MAX                                                                                                   \
-    (ODB_PUSH_CREDITS / 2)    /* of one push: one payload stays on one channel, so that its parts come in order */
-#define ODB_PUSH_CHANNELS 64u /* of one consumer */
-#define ODB_PUSH_CREDITS ((uint64_t)2 << 20) /* what a consumer grants to each of its channels */
-#define ODB_PUSH_REPORT                                                                                                \
-    ODB_PUSH_MAX /* bytes after which it grants them anew: a largest push always fits, whatever small ones came before,\
-                    and is always reported: what has been announced counts as taken only then */
+#define ODB_PUSH_CHANNELS 64u         /* of one consumer */
+/* Of one push: one payload stays on one channel, so that its parts come in order. */
+#define ODB_PUSH_MAX ((uint64_t)1 << 20)
+/* What a consumer grants to each of its channels; what lies on one is bounded by its socket. */
+#define ODB_PUSH_CREDITS ((uint64_t)16 << 20)
+/* Bytes after which it reports, and grants them anew: a largest push always fits, whatever small ones came before. */
+#define ODB_PUSH_REPORT (ODB_PUSH_CREDITS / 2)
+/* The same where much was skipped, or where parts of one body follow each other: what has been announced counts as taken only when it is reported. */
+#define ODB_PUSH_REPORT_SOON ODB_PUSH_MAX
 
 struct odb_push_consumer;
 

@@ -47,10 +47,11 @@ void odb_tokens_forget(struct odb_tokens *tokens) {
     odb_lock_reset(&tokens->lock);
 }
 
+/* Takes as long whatever differs. */
 bool odb_token_equal(const uint8_t a[ODB_TOKEN_SIZE], const uint8_t b[ODB_TOKEN_SIZE]) {
-    volatile uint8_t difference = 0;
-    for (size_t i = 0; i < ODB_TOKEN_SIZE; i++) {
-        difference = (uint8_t)(difference | (a[i] ^ b[i]));
-    }
+    uint64_t of_a[ODB_TOKEN_SIZE / 8], of_b[ODB_TOKEN_SIZE / 8], difference = 0;
+    memcpy(of_a, a, sizeof of_a);
+    memcpy(of_b, b, sizeof of_b);
+    for (size_t i = 0; i < ODB_TOKEN_SIZE / 8; i++) difference |= of_a[i] ^ of_b[i];
     return difference == 0;
 }

@@ -278,8 +278,8 @@ static ssize_t give_up(struct odb_runtime *runtime, int fd) {
     return odb_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 ? -ECONNRESET : -EIO;
 }
 
-bool odb_transmit_blocks(int fd, int flags) {
-    return !(flags & MSG_DONTWAIT) && !(odb_real.fcntl(fd, F_GETFL) & O_NONBLOCK);
+bool odb_transmit_blocks(struct odb_runtime *runtime, int fd, int flags) {
+    return !(flags & MSG_DONTWAIT) && !odb_outlet_never_waits(&runtime->fds, fd);
 }
 
 int odb_transmit_wait(int fd) {
@@ -323,7 +323,7 @@ ssize_t odb_stream_send(struct odb_runtime *runtime, struct odb_stream *stream, 
             done += (size_t)sent;
             continue;
         }
-        if (sent != -EAGAIN || !odb_transmit_blocks(fd, flags)) return done > 0 ? (ssize_t)done : sent;
+        if (sent != -EAGAIN || !odb_transmit_blocks(runtime, fd, flags)) return done > 0 ? (ssize_t)done : sent;
         int error = odb_transmit_wait(fd);
         if (error) return done > 0 ? (ssize_t)done : error;
     }

@@ -80,7 +80,7 @@ static ssize_t send_file_bytes(struct odb_runtime *runtime, struct odb_stream *s
                                                                               : runtime->options.memory_min;
     bool captured = size >= least && !odb_stream_peer_wants_real(stream); /* as memory */
     /* sendfile waits for room where the descriptor blocks, and nothing may wait under the stream's lock. */
-    if (size > COPIED && !captured && !odb_transmit_blocks(fd, 0))
+    if (size > COPIED && !captured && !odb_transmit_blocks(runtime, fd, 0))
         return odb_transmit_turn(runtime, stream, fd, 0, fill_with_tail, &tail);
     char *bytes = odb_real.malloc(size);
     if (!bytes) return -ENOMEM;
@@ -97,7 +97,7 @@ static ssize_t send_announced(struct odb_runtime *runtime, struct odb_stream *st
     for (;;) {
         ssize_t sent = send_span(runtime, stream, fd, file, span);
         if (sent > 0) odb_ahead_add(stream, (size_t)sent);
-        if (sent != -EAGAIN || !odb_transmit_blocks(fd, 0)) return sent;
+        if (sent != -EAGAIN || !odb_transmit_blocks(runtime, fd, 0)) return sent;
         int error = odb_transmit_wait(fd);
         if (error) return error;
     }

@@ -19,7 +19,7 @@ ssize_t odb_transmit_account(struct odb_runtime *runtime, struct odb_stream *str
 ssize_t odb_transmit_tail(struct odb_runtime *runtime, struct odb_stream *stream, int fd, struct odb_frames *frames,
                           size_t sent);
 
-bool odb_transmit_blocks(int fd, int flags);
+bool odb_transmit_blocks(struct odb_runtime *runtime, int fd, int flags);
 /* Until the socket has room, as long as SO_SNDTIMEO allows. 0 or a negative errno. */
 int odb_transmit_wait(int fd);
 
