@@ -112,6 +112,23 @@ static void a_loop_that_does_not_wait_is_found_out(void) {
     end();
 }
 
+/* Each look of it costs a turning loop two changes of thread. */
+static void the_timer_looks_more_rarely_where_what_is_kept_leaves_in_time(void) {
+    unsigned turns = atomic_load(&world.holds.turns);
+    uint64_t since = odb_clock_ms();
+    atomic_store(&world.holds.quiet, 0);
+    atomic_store(&world.holds.ticking, false);
+    while (atomic_load(&world.holds.quiet) < 3) {
+        begin();
+        relay(0);
+        next_turn();
+        arrives(PART);
+        end();
+        REQUIRE(odb_clock_ms() - since < PATIENCE_MS);
+    }
+    CHECK_EQ(atomic_load(&world.holds.turns), turns); /* nothing was held on streams */
+}
+
 static void a_close_sends_for_copies(void) {
     begin();
     int copy = dup(out);
@@ -418,7 +435,8 @@ static const struct check_case cases[] = {
     CHECK_CASE(what_was_only_looked_at_goes_as_it_is),
     CHECK_CASE(nothing_is_kept_where_that_is_switched_off),
     CHECK_CASE(other_sockets_are_given_their_parts_at_once),
-    /* The last one: it lets the timer go. */
+    /* The last ones: they let the timer go. */
+    CHECK_CASE(the_timer_looks_more_rarely_where_what_is_kept_leaves_in_time),
     CHECK_CASE(a_loop_that_does_not_wait_is_found_out),
 };
 
