@@ -70,7 +70,6 @@ static bool is_part(const struct msghdr *message, int flags) {
            !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)) && length_of(message) > 0;
 }
 
-/* A vfork child begins nothing: what it kept would be its parent's. What its parent keeps it sends as the parent would, with the first call that it makes: so far its descriptors are the same. */
 static bool may_begin(struct odb_runtime *runtime, int fd) {
     return odb_hold_has_turn(runtime, fd) && !odb_runtime_is_foreign(runtime);
 }
@@ -165,7 +164,7 @@ static void send_aside(struct odb_runtime *runtime, bool old_only) {
 
 static void flush_place(struct odb_runtime *runtime) {
     int saved = errno;
-    if (odb_gather_has(&runtime->gather) && take_lock(&runtime->gather.lock)) {
+    if (odb_gather_has(&runtime->gather) && !odb_runtime_is_foreign(runtime) && take_lock(&runtime->gather.lock)) {
         send_place(runtime);
         odb_lock_drop(&runtime->gather.lock);
     }
@@ -175,7 +174,7 @@ static void flush_place(struct odb_runtime *runtime) {
 void odb_gather_flush(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
-    if (odb_gather_any(gather) && take_lock(&gather->lock)) {
+    if (odb_gather_any(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
         send_place(runtime);
         send_aside(runtime, false);
         odb_lock_drop(&gather->lock);
@@ -205,7 +204,7 @@ static bool put_aside(struct odb_runtime *runtime) {
 void odb_gather_pause(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
-    if (odb_gather_has(gather) && take_lock(&gather->lock)) {
+    if (odb_gather_has(gather) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
         if (odb_gather_has(gather) && !(odb_gather_may(runtime) && put_aside(runtime))) send_place(runtime);
         odb_lock_drop(&gather->lock);
     }
@@ -246,7 +245,7 @@ static bool is_tcp(int fd) {
 void odb_gather_resume(struct odb_runtime *runtime, int fd) {
     struct odb_gather *gather = &runtime->gather;
     if (odb_gather_else_sent(gather, fd)) odb_gather_pause(runtime);
-    if (!odb_aside_any(&gather->aside)) return;
+    if (!odb_aside_any(&gather->aside) || odb_runtime_is_foreign(runtime)) return;
     int saved = errno;
     bool stream = odb_fdtable_has(&runtime->fds, fd), found = false;
     if (!stream && take_lock(&gather->lock)) {
@@ -275,7 +274,7 @@ void odb_gather_wait(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int saved = errno;
     odb_gather_pause(runtime);
-    if (odb_aside_any(&gather->aside) && take_lock(&gather->lock)) {
+    if (odb_aside_any(&gather->aside) && !odb_runtime_is_foreign(runtime) && take_lock(&gather->lock)) {
         send_aside(runtime, true);
         odb_lock_drop(&gather->lock);
     }
