@@ -12,6 +12,9 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { PART = 1500, PARTS = 3, PATIENCE_MS = 30000 };
@@ -153,6 +156,31 @@ static void a_fork_sends(void) {
 }
 
 /* Another connection's bytes go in front of nothing but their own. */
+/* One that libc's handlers know nothing of has a copy of what its parent keeps, and must not send it as well. */
+static void a_child_of_a_bare_clone_sends_nothing(void) {
+    int status;
+    char byte;
+    begin();
+    relay(0);
+    CHECK_EQ(kept(), PART);
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        odb_gather_flush(&world);
+        odb_gather_pause(&world);
+        odb_gather_wait(&world);
+        odb_real._exit(0);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK_EQ(status, 0);
+    CHECK(odb_real.recv(far, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0);
+    CHECK_EQ(kept(), PART);
+    next_turn();
+    arrives(PART);
+    CHECK(odb_real.recv(far, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0);
+    end();
+}
+
 static void a_send_elsewhere_sends(void) {
     int pair[2];
     begin();
@@ -420,6 +448,7 @@ static const struct check_case cases[] = {
     CHECK_CASE(the_next_wait_sends),
     CHECK_CASE(a_close_sends_for_copies),
     CHECK_CASE(a_fork_sends),
+    CHECK_CASE(a_child_of_a_bare_clone_sends_nothing),
     CHECK_CASE(a_send_elsewhere_sends),
     CHECK_CASE(other_bytes_on_the_connection_go_behind),
     CHECK_CASE(a_message_that_is_not_there_is_refused_behind_what_is_kept),

@@ -132,10 +132,7 @@ static void settle(struct odb_runtime *runtime, int fd, int outcome) {
 static void send_place(struct odb_runtime *runtime) {
     struct odb_gather *gather = &runtime->gather;
     int fd = atomic_load(&gather->fd);
-    if (odb_gather_has(gather)) {
-        settle(runtime, fd, odb_gathered_send(runtime, &gather->kept, fd));
-        atomic_fetch_add_explicit(&gather->left, 1, memory_order_relaxed);
-    }
+    if (odb_gather_has(gather)) settle(runtime, fd, odb_gathered_send(runtime, &gather->kept, fd));
     atomic_store(&gather->length, 0); /* only now: whoever sends on the connection meanwhile waits for the lock */
 }
 

@@ -39,7 +39,6 @@ struct odb_gather {
     _Atomic bool closed;    /* nothing is gathered in this process */
     bool looked;            /* at how the host is set up */
     bool seen;              /* by the timer */
-    _Atomic unsigned left;  /* how often what is kept has */
     _Atomic int lost;       /* errno that the program is yet to be told; 0: none */
     _Atomic int lost_fd;
 };

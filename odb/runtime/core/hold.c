@@ -217,14 +217,12 @@ static void tick(struct odb_watch *watch, uint32_t events) {
         release_list(runtime, holds, RESCUE);
         any = atomic_load(&holds->count) > 0;
     }
-    unsigned left = atomic_load_explicit(&runtime->gather.left, memory_order_relaxed);
-    bool turned = turns != holds->seen || left != holds->seen_left;
+    bool gathered = odb_gather_tick(runtime);
+    bool turned = turns != holds->seen || !(any || gathered); /* what it was armed for has left */
     if (turned && atomic_load(&holds->quiet) < QUIET_TICKS * (TICK_MOST_MS / TICK_MS))
         atomic_fetch_add_explicit(&holds->quiet, 1, memory_order_relaxed);
     holds->suspect = any;
     holds->seen = turns;
-    holds->seen_left = left;
-    bool gathered = odb_gather_tick(runtime);
     if (any || gathered) arm(holds);
 }
 

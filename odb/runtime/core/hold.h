@@ -30,7 +30,6 @@ struct odb_holds {
     _Atomic unsigned
         quiet;     /* ticks since the last rescue that found loops turning, up to a bound: they come less often then */
     unsigned seen; /* turns, when the timer last found something held; the helper thread's alone */
-    unsigned seen_left; /* and how often what core/gather.h keeps had left */
     bool suspect;
 };
 

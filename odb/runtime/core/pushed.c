@@ -237,7 +237,7 @@ static void open_channel(struct odb_pushed *pushed, uint32_t slot, const struct 
     channel->origin = *origin;
     channel->introduced = false;
     channel->position = channel->limit = channel->reported = chosen.position >> 1; /* far from overflowing */
-    channel->skipped = 0;
+    channel->skipped = channel->run = 0;
     channel->moved_ms = odb_clock_ms();
     atomic_store(&channel->fd, fd);
     atomic_store(&channel->number,

@@ -60,7 +60,7 @@ void odb_runtime_before_fork(struct odb_runtime *runtime);
 void odb_runtime_after_fork_parent(struct odb_runtime *runtime);
 void odb_runtime_after_fork_child(struct odb_runtime *runtime);
 
-/* In a vfork child, which shares our memory but has descriptors of its own. */
+/* In a vfork child, which shares our memory but has descriptors of its own, and in a child that has a copy of our memory but ran no handlers of pthread_atfork. */
 bool odb_runtime_is_foreign(const struct odb_runtime *runtime);
 
 #endif
